@@ -1,0 +1,64 @@
+# Everything here needs only make and python3 (3.11 or newer); `make test-kafka` also Java 17, Maven and redis-server.
+PYTHON ?= python3
+BIN := .venv/bin
+# Many tests wait for timeouts and elections: three at a time fill two cores. JOBS=0 runs one after the other.
+JOBS ?= 3
+PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+STAMP := .venv/.made-from-lock
+
+.PHONY: env run test test-kafka check bench examples secrets lock clean
+.DELETE_ON_ERROR:
+
+env: $(STAMP)
+
+# Made anew only when the lock or the project's own description changed.
+$(STAMP): requirements-dev.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "python 3.11 or newer wanted, got " + sys.version)'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+run: env
+	$(BIN)/opportune dev --demo
+
+test: env
+	$(PYTEST) tests
+
+# The same suites on Apache Kafka and Redis proper.
+test-kafka: env
+	$(PYTEST) --real tests/parts $(wildcard tests/contracts tests/integration tests/deploy tests/faults)
+	$(PYTEST) --real -m kafka tests/connectors
+
+check: env
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker-compose.yml
+	$(BIN)/hadolint deploy/Dockerfile
+	$(BIN)/kubernetes-validate --strict --quiet $(filter-out %/kustomization.yaml,$(wildcard deploy/kubernetes/base/*.yaml))
+
+# What docker-compose.yml wants: .env with a secret, write keys and passwords of your own.
+secrets:
+	@$(PYTHON) deploy/env_file.py
+
+bench: env
+	$(BIN)/opportune bench
+
+# The shop pack over the public histories: figures and charts.
+examples: env
+	$(BIN)/python docs/examples/make.py
+
+# Newest versions that agree, for Linux and macOS on both processors, Python 3.11 to 3.13. No addresses: where packages
+# come from is the machine's business.
+UV_COMPILE = env -u PIP_FIND_LINKS $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+	--no-emit-index-url --no-emit-find-links
+
+lock: env
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(UV_COMPILE) --extra embedded --extra dev pyproject.toml -o requirements-dev.lock
+	$(UV_COMPILE) -c requirements-dev.lock pyproject.toml -o requirements.lock
+
+clean:
+	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
