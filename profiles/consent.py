@@ -1,0 +1,57 @@
+"""Consent per channel and topic, as events state it; ``*`` is every topic of a channel."""
+
+from __future__ import annotations
+
+from profiles.people import newer
+from profiles.state import CONSENTS, Profile, Trait
+from profiles.wire import Event
+
+GRANTED = "granted"
+DENIED = "denied"
+
+
+def changed(profile: Profile, event: Event) -> None:
+    """``consent_changed``: what the person chose."""
+    props = event.props
+    _put(profile, props["channel"], props.get("topic") or "*", props["state"], event)
+
+
+def unsubscribed(profile: Profile, event: Event) -> None:
+    """A topic, or without one the whole channel, is refused from now on."""
+    _put(profile, event.props.get("channel") or "email", event.props.get("topic") or "*", DENIED, event)
+
+
+def complained(profile: Profile, event: Event) -> None:
+    """Marked as spam: nothing on this channel any more."""
+    _put(profile, event.props.get("channel") or "email", "*", DENIED, event)
+
+
+def bounced(profile: Profile, event: Event) -> None:
+    """A hard bounce closes the channel; a soft one changes nothing."""
+    if event.props.get("hard", True):
+        _put(profile, event.props.get("channel") or "email", "*", DENIED, event)
+
+
+def state_of(profile: Profile, channel: str, topic: str) -> str | None:
+    """``granted``, ``denied``, or ``None`` when nothing was said."""
+    said = word_on(profile, channel, topic)
+    return said.value if said is not None else None
+
+
+def word_on(profile: Profile, channel: str, topic: str) -> Trait | None:
+    """The statement that counts, the proof of a consent. A refused channel refuses all its topics, unless that very topic was
+    granted later."""
+    whole = profile.consents.get(f"{channel}:*")
+    one = profile.consents.get(f"{channel}:{topic}")
+    if one is None or one.value is None:  # Nothing was said of this topic, or it was taken back by an edit.
+        return whole
+    return whole if whole is not None and whole.value == DENIED and whole.at_ms >= one.at_ms else one
+
+
+def _put(profile: Profile, channel: str, topic: str, state: str, event: Event) -> None:
+    name = f"{channel}:{topic}"
+    said = Trait(state, event.at_ms, event.source)
+    known = profile.consents.get(name)
+    if known is None or newer(said, known):
+        profile.consents[name] = said
+        profile.dirty |= CONSENTS
