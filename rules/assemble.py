@@ -1,0 +1,429 @@
+"""Trigger documents -> programs: steps in the order written become a flat list that journeys walk through."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from datetime import tzinfo
+from typing import Any, Final
+
+from profiles import carts, orders
+from profiles.aggregates import latest, recent
+from profiles.moments import HOUR_MS, MINUTE_MS, Duration, iso
+from profiles.money import major
+from profiles.state import Instance, Profile
+from profiles.wire import Event, coupon_code
+from rules.documents import Node, did_you_mean
+from rules.entities import matching
+from rules.limits import POLICY_PARTS, compile_limits
+from rules.predicates import CUSTOM, Predicate, conditions
+from rules.program import (
+    Branch,
+    CompiledTrigger,
+    ConsentRule,
+    Emit,
+    Entry,
+    Fork,
+    Jump,
+    Listener,
+    Operation,
+    Payload,
+    TriggerScope,
+    Wait,
+    WaitFor,
+    key_of,
+)
+
+KEYS: Final = (
+    "class", "topic", "says", "on", "key", "when", "cancel_on", "restart_on", "re_entry", "consent", "quiet", "limits", "holdout", "max_age", "pace", "late_steps", "steps",
+)  # fmt: skip
+CLASSES: Final = ("marketing", "transactional")
+PACE_MS: Final = 10 * MINUTE_MS
+BASIC_STEPS: Final = ("wait", "wait_for", "emit", "branch", "exit")
+"""Those that this module lays itself; the others are in ``rules/steps``."""
+_EXIT: Final = -1
+_RECENT_MAX: Final = 20
+_KEYS_MAX: Final = 20
+
+
+def compile_trigger(name: str, node: Node, scope: TriggerScope) -> CompiledTrigger | None:
+    """Compile one trigger; ``None`` when a mistake leaves nothing to run."""
+    node.known(KEYS, required=("on", "steps"))
+    on, steps = node.get("on"), node.get("steps")
+    if on is None or steps is None:
+        return None
+    entry = _entry(name, on, scope)
+    when, key, kind, topic = node.get("when"), node.get("key"), node.get("class"), node.get("topic")
+    again, max_age, says = node.get("re_entry"), node.get("max_age"), node.get("says")
+    late = node.get("late_steps")
+    kind_name = kind.choice(CLASSES) if kind is not None else CLASSES[0]
+    topic_name = topic.text() if topic is not None else name
+    policy = scope.policies.get(kind_name)
+    parts = {
+        part: one
+        for part in POLICY_PARTS
+        for of in (policy, node)
+        if of is not None and (one := of.get(part)) is not None
+    }
+    consent = _consent(parts.get("consent"), topic_name)
+    channel = consent.channel if consent is not None else "email"
+    # A bill takes no room from letters: what is counted is of one class.
+    names = {
+        "class": kind_name,
+        "channel": f"{kind_name}:{channel}",
+        "topic": f"{kind_name}:{topic_name}",
+        "trigger": name,
+    }
+    maker = _Maker(scope, name, key.text() if key is not None else "", entry.types if entry is not None else ())
+    if steps.value in ([], None):
+        steps.wrong("at least one step wanted, got none")
+    maker.add(steps if steps.value is not None else ())
+    maker.close()
+    if entry is None:
+        return None
+    return CompiledTrigger(
+        name=name,
+        revision=hashlib.blake2b(
+            json.dumps(node.plain(), sort_keys=True, default=str).encode(), digest_size=4
+        ).hexdigest(),
+        kind=kind_name,
+        topic=topic_name,
+        entry=entry,
+        key=key.text() if key is not None else "",
+        when=scope.rule(when) if when is not None else None,
+        cancel=_listeners(node.get("cancel_on"), scope, remembered=True),
+        restart=_listeners(node.get("restart_on"), scope),
+        again=_again(again),
+        consent=consent,
+        limits=compile_limits(parts, names, scope),
+        skips_late=late is not None and late.choice(("send", "skip")) == "skip",
+        pace_ms=_pace(node.get("pace")),
+        max_age_ms=max_age.duration().about_ms() if max_age is not None else 24 * HOUR_MS,
+        program=tuple(maker.program),
+        keeps=tuple(maker.kept),
+        says=says.text() if says is not None else "",
+        document=node.plain(),
+    )
+
+
+def _pace(node: Node | None) -> int:
+    if node is None:
+        return PACE_MS
+    pace = node.duration()
+    if not pace.is_fixed() or pace.ms < MINUTE_MS:
+        node.wrong(f"pace: a minute or more, in hours or minutes, wanted (like PT10M), got {pace}")
+        return PACE_MS
+    return pace.ms
+
+
+def _entry(name: str, on: Node, scope: TriggerScope) -> Entry | None:
+    kinds = [kind for kind in scope.trigger_kinds if on.get(kind) is not None]
+    if len(kinds) != 1:
+        first = next(iter(on.value), "") if on.is_map() and not kinds else ""
+        on.wrong(
+            f"one of {', '.join(scope.trigger_kinds)} wanted, got {', '.join(kinds) or on.found()}"
+            f"{did_you_mean(first, scope.trigger_kinds)}"
+        )
+        return None
+    spec = scope.trigger_kinds[kinds[0]]
+    on.known((spec.name, *spec.keys))
+    return spec.compile(on, name, scope)
+
+
+def _again(node: Node | None) -> str | Duration:
+    if node is None:
+        return "every"
+    if node.is_map():
+        node.known(("after",), required=("after",))
+        after = node.get("after")
+        return after.duration() if after is not None else "every"
+    return node.choice(("every", "once"))
+
+
+def _consent(node: Node | None, topic: str) -> ConsentRule | None:
+    if node is None or node.value == "none":
+        return None
+    node.known(("channel", "topic", "mode"), required=("channel",))
+    channel, named, mode = node.get("channel"), node.get("topic"), node.get("mode")
+    return ConsentRule(
+        channel.text() if channel is not None else "email",
+        named.text() if named is not None else topic,
+        mode is not None and mode.choice(("opt_in", "opt_out")) == "opt_out",
+    )
+
+
+def _listeners(node: Node | None, scope: TriggerScope, *, remembered: bool = False) -> tuple[Listener, ...]:
+    found: list[Listener] = []
+    for one in node if node is not None else ():
+        keys = ("event", "where", "match", "or", "state")
+        one.known(keys)
+        state, event = one.get("state"), one.get("event")
+        if state is not None:
+            state.choice(("cart.empty",))
+            found.append(Listener((), cart_empty=True))
+            continue
+        if event is None:
+            if not one.is_map() or all(key in keys for key in one.value):  # Else it is the one misspelt.
+                one.wrong("'event' or 'state' is missing")
+            continue
+        types = scope.event_types(event)
+        where, said = conditions(one.get("where"), types)
+        match, covers = one.get("match"), one.get("or")
+        key = match.text() if match is not None else ""
+        found.append(
+            Listener(
+                types,
+                where,
+                key,
+                covers is not None and covers.choice(("covers_items",)) == "covers_items",
+                heard=_last_heard(types, where, said, key, scope) if remembered and types else 0,
+            )
+        )
+    return tuple(found)
+
+
+def _last_heard(types: tuple[str, ...], where: Predicate | None, said: str, match: str, scope: TriggerScope) -> int:
+    """Keep when it happened last: for what turns out to have happened before it, though it is told after it."""
+
+    def values(event: Event) -> list[Any]:
+        if where is not None and not where(event.props):
+            return []
+        return [None, key_of(event, match)] if match else [None]
+
+    return scope.aggregate(latest.SPEC, types, f"{','.join(types)}|{said}|{match}|heard", values, _KEYS_MAX)
+
+
+class _Maker:
+    """Lays steps end to end; a jump to ``_EXIT`` is set to the program's end when it is known."""
+
+    def __init__(self, scope: TriggerScope, trigger: str, key: str, heard: tuple[str, ...]) -> None:
+        self.scope = scope
+        self.trigger = trigger
+        self.key = key
+        self.heard = heard  # types of the event that a branch would ask about
+        self.kept: dict[str, None] = {}
+        self.program: list[Operation] = []
+        self.jumps: list[tuple[int, Node]] = []
+        self.emits = 0
+        self.coupons = 0
+
+    def next_step(self) -> str:
+        self.emits += 1
+        return str(self.emits)
+
+    def next_coupon(self) -> int:
+        self.coupons += 1
+        return self.coupons
+
+    def add(self, steps: Iterable[Node]) -> None:
+        for step in steps:
+            known = (*BASIC_STEPS, *self.scope.steps)
+            named = [name for name in known if step.get(name) is not None] if step.is_map() else []
+            if step.value == "exit":
+                self.program.append(Jump(_EXIT))
+            elif len(named) != 1:
+                first = next(iter(step.value), "") if step.is_map() else ""
+                step.wrong(f"a step wanted: one of {', '.join(known)}, got {step.found()}{did_you_mean(first, known)}")
+            else:
+                step.known((named[0],))
+                inside = step.get(named[0])
+                assert inside is not None
+                if named[0] in BASIC_STEPS:
+                    getattr(self, f"_{named[0]}")(inside)
+                else:
+                    self.scope.steps[named[0]].compile(inside, self)
+
+    def close(self) -> None:
+        end = len(self.program)
+        for _, node in self.jumps:
+            node.wrong(f"a `label` further down wanted, got {node.found()}")
+        for i, operation in enumerate(self.program):
+            if isinstance(operation, Jump) and operation.to == _EXIT:
+                self.program[i] = Jump(end)
+            elif isinstance(operation, WaitFor):
+                self.program[i] = replace(
+                    operation,
+                    on_event=end if operation.on_event == _EXIT else operation.on_event,
+                    on_timeout=end if operation.on_timeout == _EXIT else operation.on_timeout,
+                )
+
+    def _exit(self, node: Node) -> None:
+        self.program.append(Jump(_EXIT))
+
+    def _wait(self, node: Node) -> None:
+        if not node.is_map():
+            self.program.append(Wait(node.duration(), within_day=False))
+            return
+        node.known(("for", "at_most"), required=("for",))
+        length, at_most = node.get("for"), node.get("at_most")
+        within_day = at_most is not None and at_most.choice(("end_of_local_day",)) == "end_of_local_day"
+        self.program.append(Wait(length.duration() if length is not None else Duration(days=1), within_day))
+
+    def _wait_for(self, node: Node) -> None:
+        keys = ("event", "where", "match", "timeout", "on_event", "on_timeout", "reset_on")
+        node.known(keys, required=("event", "timeout"))
+        timeout = node.get("timeout")
+        heard = {key: one for key, one in node.items() if key in ("event", "where", "match")}
+        listeners = _listeners(Node(heard, node.file, node.line, node.where, node.mistakes), self.scope)
+        after = len(self.program) + 1
+        ends = []
+        for key in ("on_event", "on_timeout"):
+            end = node.get(key)
+            ends.append(_EXIT if end is not None and end.choice(("go_on", "exit")) == "exit" else after)
+        length = timeout.duration() if timeout is not None else Duration(days=1)
+        reset = _listeners(node.get("reset_on"), self.scope)
+        self.heard = tuple(name for one in listeners for name in one.types)
+        self.program.append(WaitFor(listeners, reset, length, ends[0], ends[1]))
+
+    def _branch(self, node: Node) -> None:
+        ends: list[int] = []
+        arms = list(node)
+        for i, arm in enumerate(arms):
+            arm.known(("if", "then", "else"))
+            otherwise, condition, then = arm.get("else"), arm.get("if"), arm.get("then")
+            if otherwise is not None:
+                if i != len(arms) - 1:
+                    arm.wrong("'else' comes last")
+                self.add(otherwise)
+                continue
+            if condition is None or then is None:
+                arm.wrong("'if' and 'then', or 'else' wanted")
+                continue
+            at = len(self.program)
+            fork = self._test(condition)
+            self.program.append(fork)
+            self.add(then)
+            ends.append(len(self.program))
+            self.program.append(Jump(0))
+            self.program[at] = replace(fork, otherwise=len(self.program))
+        for at in ends:
+            self.program[at] = Jump(len(self.program))
+
+    def _test(self, condition: Node) -> Branch | Fork:
+        """A rule, or ``{event: {score: {lte: 6}}}``: how the event looked that was heard last."""
+        event = condition.get("event")
+        if event is None:
+            return Branch(self.scope.rule(condition).judge, 0)
+        condition.known(("event",))
+        where, _ = conditions(event, self.heard)
+        for one in event:
+            self.kept.update(dict.fromkeys(name.removeprefix(CUSTOM) for name, _ in one.items()))
+        if where is None:
+            event.wrong("at least one condition wanted, got none")
+            return Branch(self.scope.rule(condition).judge, 0)
+        return Fork(where, 0)
+
+    def _emit(self, node: Node) -> None:
+        step = self.next_step()
+        if not node.is_map():
+            self.program.append(Emit(step, node.text(), ()))
+            return
+        node.known(("template", "payload"), required=("template",))
+        template, payload = node.get("template"), node.get("payload")
+        parts = (
+            tuple((name, self._payload(one), _needed(one)) for name, one in payload.items())
+            if payload is not None
+            else ()
+        )
+        self.program.append(Emit(step, template.text() if template is not None else "", parts))
+
+    def _payload(self, node: Node) -> Payload:
+        """What a part of the payload is: a constant, ``current`` (the cart), ``{last: 4}`` (products viewed), ``{any_item: pets}``
+        (those of them that match), ``$name``."""
+        if node.value == "current":
+            return _cart_payload(self.scope.currency)
+        if node.is_map() and node.get("last") is not None:
+            node.known(("last", "of", "exclude"))
+            last, of, exclude = node.get("last"), node.get("of"), node.get("exclude")
+            owned = _owned(exclude, self.scope.zone) if exclude is not None else None
+            count = last.integer(least=1, most=_RECENT_MAX, default=4) if last is not None else 4
+            types = self.scope.event_types(of) if of is not None else ("product_viewed",)
+            agg = self.scope.aggregate(
+                recent.SPEC,
+                types,
+                ",".join(types),
+                lambda event: event.props.get("items") or [],
+                count if owned is None else _RECENT_MAX,
+            )
+
+            def shown(profile: Profile, run: Instance, now_ms: int) -> list[dict[str, Any]]:
+                left_out = owned(profile, now_ms) if owned is not None else ()
+                return [
+                    {"product_id": product, "viewed_at": iso(at_ms), **said}
+                    for at_ms, product, said in profile.aggs.get(agg) or []
+                    if product not in left_out
+                ][:count]
+
+            return shown
+        if node.is_map() and (named := node.get("any_item")) is not None:
+            node.known(("any_item", "where"))
+            matches, _ = matching(named.text(), node.get("where"), self.scope)
+            return lambda profile, run, now_ms: [one for one, _ in matches(profile, now_ms)]
+        if isinstance(node.value, str) and node.value.startswith("$"):
+            name = node.value[1:]
+            if name == "key":
+                return lambda profile, run, now_ms: run.key
+            if name == "due":
+                return lambda profile, run, now_ms: iso(now_ms)
+            if name == "coupon":
+                return _coupon_payload
+            if name not in ("run_out", "because", "nth", "year", "level", "arm"):
+                node.wrong(
+                    f"one of $key, $due, $run_out, $because, $coupon, $arm, $nth, $level, $year wanted, got {node.value!r}"
+                )
+            return lambda profile, run, now_ms: run.context.get(name)
+        constant = node.plain()
+        return lambda profile, run, now_ms: constant
+
+
+def _coupon_payload(profile: Profile, run: Instance, now_ms: int) -> Any:
+    given = run.context.get("coupon")
+    if given is None:
+        return None
+    return {"code": coupon_code(given["stem"]), "offer": given["offer"], "valid_until": given["valid_until"]}
+
+
+def _owned(node: Node, zone: tzinfo) -> Callable[[Profile, int], frozenset[str]]:
+    """``owned``, or ``{owned_within: P90D}``: the products of counting orders, which need not be offered again."""
+    if node.is_map():
+        node.known(("owned_within",), required=("owned_within",))
+        within = node.get("owned_within")
+        window = within.duration() if within is not None else None
+    else:
+        node.choice(("owned",))
+        window = None
+
+    def owned(profile: Profile, now_ms: int) -> frozenset[str]:
+        return frozenset(
+            line.product_id
+            for counted in orders.fold(profile, currency="")
+            if window is None or window.after(counted.at_ms, zone) > now_ms
+            for line in counted.lines
+        )
+
+    return owned
+
+
+def _needed(node: Node) -> bool:
+    """A message about a cart or viewed products makes no sense without any."""
+    return node.value == "current" or (node.is_map() and node.get("last") is not None)
+
+
+def _cart_payload(currency: str) -> Callable[[Profile, Instance, int], Any]:
+    def read(profile: Profile, run: Instance, now_ms: int) -> Any:
+        cart = profile.carts.get(run.key) or carts.current(profile)
+        if cart is None:
+            return None
+        money = cart.currency or currency
+        total = carts.total_minor(cart)
+        return {
+            "cart_id": run.key or None,
+            "currency": money,
+            "total_minor": total,
+            "total": major(total, money),
+            "items": carts.payload(cart),
+        }
+
+    return read

@@ -1,0 +1,481 @@
+"""Documents -> rulebook: every mistake at once, or a rulebook in which each event costs only what it can touch.
+
+What is compiled: declared traits, segments in the order in which they depend on one another, triggers as programs;
+the distinct statistics that all of them need; and the index event type -> statistics -> segments -> triggers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, tzinfo
+from typing import Any, Final
+
+import rules.operators
+import rules.steps
+import rules.triggers
+from profiles.aggregates import Aggregate
+from profiles.errors import BadDocument, BadInput, Mistake
+from profiles.ids import small_id
+from profiles.moments import Duration, zone_named
+from profiles.spec import discover
+from profiles.state import PARTS
+from profiles.taxonomy import EVENT_TYPES, resolve
+from profiles.wire import Event
+from rules import traits
+from rules.assemble import CLASSES, compile_trigger
+from rules.documents import Node, did_you_mean, parse
+from rules.limits import POLICY_PARTS, counting
+from rules.members import static, staying
+from rules.predicates import conditions
+from rules.program import StepSpec, TriggerSpec
+from rules.rulebook import CompiledSegment, Goal, KeptAggregate, Rulebook
+from rules.spec import GOAL_REACHED, UNREADABLE, Field, Judged, OperatorSpec, Reader
+from rules.verdict import NO
+
+OPERATORS: Final = {spec.name: spec for spec in discover(rules.operators, OperatorSpec)}
+STEPS: Final = {spec.name: spec for spec in discover(rules.steps, StepSpec)}
+TRIGGER_KINDS: Final = {spec.name: spec for spec in discover(rules.triggers, TriggerSpec)}
+DERIVED: Final = ("session_started", "session_ended")
+SEGMENTS_MAX: Final = 5_000
+TRIGGERS_MAX: Final = 500
+TEMPLATE_MAX: Final = 500
+
+_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_FIELD: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}(\.[A-Za-z0-9_]{1,64})?")
+_NOTHING: Final = Judged("nothing", "?", lambda profile, now_ms: NO, frozenset())
+
+
+def compile_rules(files: Sequence[tuple[str, str]], *, zone: str = "", currency: str = "") -> Rulebook:
+    """Compile rule files.
+
+    Args:
+        files: (name, YAML text), in the order in which they were found.
+        zone, currency: what the installation sets; they go before the files' ``defaults``.
+    Raises:
+        BadDocument: with every mistake found, each at its file and line.
+    """
+    mistakes: list[Mistake] = []
+    documents = [node for name, text in files if (node := parse(text, name, mistakes)) is not None]
+    return _Compiler(documents, mistakes, zone, currency).compiled()
+
+
+class _Compiler:
+    """The scope that operators compile in (``rules.spec.Scope``)."""
+
+    def __init__(self, documents: list[Node], mistakes: list[Mistake], zone: str, currency: str) -> None:
+        self.mistakes = mistakes
+        self.trigger_kinds = TRIGGER_KINDS
+        self.steps = STEPS
+        self.zone: tzinfo = UTC
+        self.zone_name = zone or "UTC"
+        self.currency = currency or "USD"
+        self.session_gap = Duration(ms=30 * 60_000)
+        self.cart_idle = Duration(ms=2 * 3_600_000)
+        self.hash = hashlib.blake2b(digest_size=8)
+        self.aggregates: dict[int, KeptAggregate] = {}
+        self.readers: dict[str, Reader] = {}
+        self.trait_nodes: dict[str, Node] = {}
+        self.segment_nodes: dict[str, Node] = {}
+        self.stages: dict[str, list[str]] = {}
+        self.segments: dict[str, CompiledSegment] = {}
+        self.under_way: list[str] = []
+        self.declared: set[str] = set()
+        self.under_way_traits: list[str] = []
+        self.trigger_nodes: dict[str, Node] = {}
+        self.goal_nodes: dict[str, Node] = {}
+        self.policies: dict[str, Node] = {}
+        self.lists: dict[str, Node] = {}
+        self.goals: dict[str, Goal] = {}
+        self.fields: dict[str, Field] = {}
+        self.families: dict[str, Callable[[str], Reader]] = {}
+        for document in documents:
+            self._sort_out(document, zone, currency)
+        for name, node in list(self.segment_nodes.items()):
+            kind = node.get("kind")
+            if kind is not None and kind.value == "stages":
+                self._stages(name, node)
+            elif kind is None and node.get("template") is not None:
+                self._template(name, node)
+        try:
+            self.zone = zone_named(self.zone_name)
+        except ValueError as error:
+            mistakes.append(Mistake(documents[0].file if documents else "", 1, "defaults/zone", str(error)))
+
+    def compiled(self) -> Rulebook:
+        self.readers = traits.built_in(self, self.cart_idle)
+        for name, node in self.goal_nodes.items():
+            self._goal(name, node)
+        for name in self.trait_nodes:
+            self._declare(name)
+        for name in self.segment_nodes:
+            self._segment(name)
+        made = [compile_trigger(name, node, self) for name, node in self.trigger_nodes.items()]
+        triggers = {one.name: one for one in made if one is not None}
+        counts = counting({name: one.limits for name, one in triggers.items()})
+        triggers = {name: replace(one, limits=counts[name]) for name, one in triggers.items()}
+        self._no_clashes()
+        if self.mistakes:
+            raise BadDocument(sorted(dict.fromkeys(self.mistakes), key=lambda one: (one.file, one.line, one.where)))
+        return Rulebook(
+            hash=self.hash.hexdigest(),
+            zone=self.zone,
+            zone_name=self.zone_name,
+            currency=self.currency,
+            session_gap_ms=self.session_gap.ms,
+            segments=tuple(self.segments.values()),
+            aggregates=tuple(self.aggregates.values()),
+            triggers=triggers,
+            readers=self.readers,
+            declared=tuple(self.trait_nodes),
+            goals=tuple(self.goals.values()),
+            fields=self.fields,
+        )
+
+    # --- documents -> names -------------------------------------------------------------------------------------
+
+    def _sort_out(self, document: Node, zone: str, currency: str) -> None:
+        document.known(("defaults", "policies", "lists", "goals", "traits", "segments", "triggers", "says"))
+        self.hash.update(json.dumps(document.plain(), sort_keys=True, default=str).encode())
+        defaults = document.get("defaults")
+        if defaults is not None:
+            self._defaults(defaults, zone, currency)
+        policies = document.get("policies")
+        for name, node in policies.items() if policies is not None else ():
+            if name not in CLASSES:
+                node.wrong(f"policies: of {' and '.join(CLASSES)} only, got {name!r}{did_you_mean(name, CLASSES)}")
+            if name in self.policies:
+                node.wrong(f"{name!r} is already defined at {self.policies[name].file}:{self.policies[name].line}")
+            node.known((*POLICY_PARTS, "says"))
+            self.policies[name] = node
+        lists = document.get("lists")
+        for name, node in lists.items() if lists is not None else ():
+            if name in self.lists:
+                node.wrong(f"{name!r} is already defined at {self.lists[name].file}:{self.lists[name].line}")
+            self.lists[name] = node
+        for key, into in (
+            ("goals", self.goal_nodes),
+            ("traits", self.trait_nodes),
+            ("segments", self.segment_nodes),
+            ("triggers", self.trigger_nodes),
+        ):
+            part = document.get(key)
+            for name, node in part.items() if part is not None else ():
+                is_field = key == "traits" and node.get("said") is not None
+                if not (_FIELD if is_field else _NAME).fullmatch(name):
+                    node.wrong(f"a name of small letters, digits and _ wanted, got {name!r}")
+                if name in into:
+                    known = into[name]
+                    node.wrong(f"{name!r} is already defined at {known.file}:{known.line}")
+                    continue
+                into[name] = node
+        if len(self.segment_nodes) > SEGMENTS_MAX:
+            document.wrong(f"at most {SEGMENTS_MAX} segments wanted, got {len(self.segment_nodes)}")
+        if len(self.trigger_nodes) > TRIGGERS_MAX:
+            document.wrong(f"at most {TRIGGERS_MAX} triggers wanted, got {len(self.trigger_nodes)}")
+
+    def _defaults(self, node: Node, zone: str, currency: str) -> None:
+        node.known(("zone", "currency", "session_gap", "cart_idle"))
+        zone_node, currency_node = node.get("zone"), node.get("currency")
+        if zone_node is not None and not zone:
+            self.zone_name = zone_node.text()
+            try:
+                zone_named(self.zone_name)
+            except ValueError as error:
+                zone_node.wrong(str(error).replace(", got", " wanted, got"))
+                self.zone_name = "UTC"
+        if currency_node is not None and not currency:
+            self.currency = currency_node.text()
+        gap, idle = node.get("session_gap"), node.get("cart_idle")
+        if gap is not None:
+            self.session_gap = gap.duration()
+            if not self.session_gap.is_fixed():
+                gap.wrong("session_gap: hours or minutes wanted, like PT30M")
+        if idle is not None:
+            self.cart_idle = idle.duration()
+
+    def _stages(self, name: str, node: Node) -> None:
+        """An ordered partition: the first stage whose rule holds. Each becomes the segment ``name.stage``."""
+        node.known(("kind", "stages", "says"), required=("stages",))
+        del self.segment_nodes[name]
+        self.stages[name] = []
+        stages = node.get("stages")
+        for one in stages if stages is not None else ():
+            one.known(("name", "when"), required=("name", "when"))
+            stage, when = one.get("name"), one.get("when")
+            if stage is None or when is None:
+                continue
+            # Whoever is in no earlier stage meets no earlier rule: a look at the memberships says it all.
+            rules_ = [when.made({"not": when.made({"in_segment": when.made(one)})}) for one in self.stages[name]]
+            if when.value != "otherwise":
+                rules_.append(when)
+            if when.value == "otherwise" and one is not list(stages or ())[-1]:
+                when.wrong("`otherwise` comes last: after it there is nobody left")
+                continue
+            if not _NAME.fullmatch(stage.text()):
+                stage.wrong(f"a name of small letters, digits and _ wanted, got {stage.text()!r}")
+            full = f"{name}.{stage.text()}"
+            if full in self.segment_nodes:
+                stage.wrong(f"stage {stage.text()!r} stands twice")
+                continue
+            self.segment_nodes[full] = one.made({"all": one.made(rules_)})
+            self.stages[name].append(full)
+        last = list(stages)[-1].get("when") if stages is not None and stages.value else None
+        if stages is not None and (last is None or last.value != "otherwise"):
+            stages.wrong("the last stage must be `when: otherwise`, so that everybody is in one")
+
+    def _declare(self, name: str, asked: Node | None = None) -> None:
+        """Compile a declared trait once, wherever it stands; one may be made of others, but not in a ring."""
+        if name in self.declared:
+            return
+        if name in self.under_way_traits:
+            ring = [*self.under_way_traits[self.under_way_traits.index(name) :], name]
+            assert asked is not None
+            asked.wrong(f"traits in a ring: {' → '.join(ring)}")
+            return
+        self.under_way_traits.append(name)
+        found = traits.declared(name, self.trait_nodes[name], self)
+        self.under_way_traits.pop()
+        self.declared.add(name)
+        self.readers.update(found)
+
+    def _template(self, name: str, node: Node) -> None:
+        """One segment for each value of a list, ``name.value``; what stands as ``{value}`` in the rule is that value."""
+        node.known(("template", "when", "says"), required=("when",))
+        del self.segment_nodes[name]
+        self.stages[name] = []
+        template, when, says = node.get("template"), node.get("when"), node.get("says")
+        assert template is not None
+        template.known(("over",), required=("over",))
+        over = template.get("over")
+        if over is None or when is None:
+            return
+        values = self.lists.get(over.value, over) if isinstance(over.value, str) else over
+        if isinstance(values.value, str):
+            over.wrong(
+                f"a list of values, or one of `lists` wanted, got {over.found()}{did_you_mean(values.value, self.lists)}"
+            )
+            return
+        pairs = values.items() if values.is_map() else [(one.text(), one) for one in values]
+        if len(self.segment_nodes) + len(pairs) > SEGMENTS_MAX:
+            over.wrong(f"at most {SEGMENTS_MAX} segments wanted, got more")
+            return
+        if not 0 < len(pairs) <= TEMPLATE_MAX:
+            over.wrong(f"1 to {TEMPLATE_MAX} values wanted, got {len(pairs)}")
+            return
+        for label, value in pairs:
+            full = f"{name}.{label}"
+            if not _NAME.fullmatch(label):
+                value.wrong(f"a name of small letters, digits and _ wanted, got {label!r}; `name: value` gives it one")
+            elif full in self.segment_nodes:
+                value.wrong(f"value {label!r} stands twice")
+            else:
+                parts = {"when": when, **({"says": says} if says is not None else {})}
+                self.segment_nodes[full] = _filled(node.made(parts), value.text())
+                self.stages[name].append(full)
+
+    # --- the scope ----------------------------------------------------------------------------------------------
+
+    def rule(self, node: Node) -> Judged:
+        if not node.is_map():
+            node.wrong(f"a rule wanted, like {{did: order}}, got {node.found()}")
+            return _NOTHING
+        named = [key for key in node.value if key in OPERATORS]
+        if not named:
+            first = next(iter(node.value), "")
+            if not first:
+                node.wrong("a rule wanted, like {did: order}, got an empty one")
+                return _NOTHING
+            node.wrong(f"unknown operator {first!r}{did_you_mean(first, OPERATORS)}")
+            return _NOTHING
+        if len(named) > 1:
+            node.wrong(f"one operator wanted, got {' and '.join(named)}; join rules with `all` or `any`")
+            return _NOTHING
+        spec = OPERATORS[named[0]]
+        node.known((spec.name, *spec.keys))
+        return spec.compile(node, self)
+
+    def reader(self, path: str, node: Node) -> Reader:
+        root = path.partition(".")[0]
+        for name in (path, root):
+            if name in self.trait_nodes:
+                self._declare(name, node)
+        reader = self.readers.get(path)
+        if reader is not None:
+            return reader
+        if root in self.families and path != root:
+            self.readers[path] = self.families[root](path.partition(".")[2])
+            return self.readers[path]
+        if root not in self.trait_nodes and (found := traits.on_demand(path, self)):
+            self.readers.update(found)
+            return found[path]
+        if path in self.trait_nodes:
+            return UNREADABLE  # It is wrong, or has parts: the mistake is told there.
+        parts = [known for known in self.readers if known.startswith(f"{root}.")]
+        if parts and (root in self.trait_nodes or root in ("cart", "session")):
+            node.wrong(f"unknown trait {path!r}{did_you_mean(path, self.readers)}")
+            return UNREADABLE
+        close = did_you_mean(path, self.readers)
+        if close and root not in ("custom", "address", "survey"):
+            node.wrong(f"unknown trait {path!r}{close} (a trait of your own goes as custom.{path})")
+            return UNREADABLE
+        return traits.said(path)
+
+    def aggregate(
+        self,
+        kind: Aggregate,
+        types: tuple[str, ...],
+        key: str,
+        values: Callable[[Event], list[Any]],
+        bound: int,
+        quiet_below: int = 0,
+    ) -> int:
+        agg = small_id(f"{kind.name}|{key}|{bound}")
+        known = self.aggregates.get(agg)
+        if known is None:
+            bit = 1 << (PARTS + len(self.aggregates))
+            self.aggregates[agg] = KeptAggregate(
+                agg, bit, f"{kind.name}|{key}|{bound}", types, kind.add, kind.merge, values, bound, quiet_below
+            )
+        elif quiet_below < known.quiet_below:
+            self.aggregates[agg] = replace(known, quiet_below=quiet_below)
+        return agg
+
+    def event_types(self, node: Node) -> tuple[str, ...]:
+        found: list[str] = []
+        for one in node:
+            if not isinstance(one.value, str):
+                one.wrong(f"an event type wanted, got {one.found()}")
+                continue
+            name = one.value
+            if name in DERIVED:
+                found.append(name)
+            elif (known := _known_type(name)) is not None:
+                found.append(known)  # Also by another name of it, GA4's for instance.
+            elif not _NAME.fullmatch(name):
+                one.wrong(f"an event type wanted, got {one.found()}")
+            else:
+                # A shop has events of its own: only what is hardly another word is taken for a slip.
+                close = did_you_mean(name, (*EVENT_TYPES, *DERIVED, "order"), alike=0.8)
+                if close:
+                    one.wrong(f"unknown event type {name!r}{close}")
+                found.append(name)  # An event of the shop's own.
+        return tuple(sorted(set(found)))
+
+    def goal(self, name: str, node: Node) -> str:
+        if name not in self.goals and name not in self.goal_nodes:
+            known = _known_type(name)
+            if known is None or known == GOAL_REACHED:
+                node.wrong(f"unknown goal {name!r}{did_you_mean(name, self.goal_nodes)}")
+            else:
+                self.goals[name] = Goal(name, (known,), None)
+        return name
+
+    def family(self, name: str, part: Callable[[str], Reader]) -> None:
+        self.families[name] = part
+
+    def field(self, field: Field) -> None:
+        self.fields[field.path] = field
+
+    def segment(self, name: str, node: Node) -> str:
+        if name not in self.segment_nodes:
+            stages = self.stages.get(name)
+            hint = f"; its segments are {', '.join(stages)}" if stages else did_you_mean(name, self.segment_nodes)
+            node.wrong(f"unknown segment {name!r}{hint}")
+            return name
+        if name in self.under_way:
+            ring = [*self.under_way[self.under_way.index(name) :], name]
+            node.wrong(f"segments in a ring: {' → '.join(ring)}")
+            return name
+        self._segment(name)
+        return name
+
+    def made_segment(self, name: str, rule: Node, node: Node) -> str:
+        if name in self.segment_nodes and self.segment_nodes[name].plain() == rule.plain():
+            return name  # Brought before, by another that asks the same.
+        if name in self.segment_nodes:
+            node.wrong(
+                f"brings the segment {name!r}, which is already defined at {self.segment_nodes[name].file}:{self.segment_nodes[name].line}"
+            )
+        self.segment_nodes[name] = rule
+        self._segment(name)
+        return name
+
+    def trigger(self, name: str, node: Node) -> str:
+        if name not in self.trigger_nodes:
+            node.wrong(f"unknown trigger {name!r}{did_you_mean(name, self.trigger_nodes)}")
+        return name
+
+    # --- goals --------------------------------------------------------------------------------------------------
+
+    def _goal(self, name: str, node: Node) -> None:
+        node.known(("event", "where", "says"), required=("event",))
+        event = node.get("event")
+        types = self.event_types(event) if event is not None else ()
+        if event is not None and GOAL_REACHED in types:
+            event.wrong("a goal of goals is none: another event wanted")
+            types = ()
+        where, _ = conditions(node.get("where"), types)
+        self.goals[name] = Goal(name, types, where)
+
+    # --- segments -----------------------------------------------------------------------------------------------
+
+    def _segment(self, name: str) -> None:
+        if name in self.segments or name in self.under_way:
+            return
+        node = self.segment_nodes[name]
+        self.under_way.append(name)
+        kind, says, when, stays = (node.get(key) for key in ("kind", "says", "when", "stays_while"))
+        is_static = kind is not None and kind.choice(("stages", "static")) == "static"
+        if when is not None and not is_static:
+            node.known(("when", "stays_while", "says", "kind"))
+        if is_static:
+            judged = static(name, node, self)
+        else:
+            judged = self.rule(when if when is not None else node)
+        if when is not None and stays is not None:
+            judged = staying(name, judged, self.rule(stays))
+        self.under_way.pop()
+        if any(what == "runs" for what, _ in judged.reads):
+            node.wrong("`live` goes in a trigger's `when`, not in a segment")
+        self.segments[name] = CompiledSegment(
+            name=name,
+            id=small_id(name),
+            judge=judged.judge,
+            judged=judged,
+            says=says.text() if says is not None else "",
+            rule=node.plain(),
+            is_static=is_static,
+        )
+
+    def _no_clashes(self) -> None:
+        seen: dict[int, str] = {}
+        names = [*self.segments, *(kept.key for kept in self.aggregates.values())]
+        for name in names:
+            other = seen.setdefault(small_id(name), name)
+            if other != name:
+                self.mistakes.append(Mistake("", 1, name, f"has the short id of {other!r}: rename one"))
+
+
+def _filled(node: Node, value: str) -> Node:
+    """The same with that value wherever ``{value}`` stands."""
+    inside = node.value
+    if isinstance(inside, dict):
+        inside = {key: _filled(one, value) for key, one in inside.items()}
+    elif isinstance(inside, list):
+        inside = [_filled(one, value) for one in inside]
+    elif isinstance(inside, str):
+        inside = inside.replace("{value}", value)
+    return node.made(inside)
+
+
+def _known_type(name: str) -> str | None:
+    """The canonical name of an event type that we know, by any of its names."""
+    try:
+        known = resolve(name).name
+    except BadInput:
+        return None
+    return known if known in EVENT_TYPES else None

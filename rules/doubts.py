@@ -1,0 +1,423 @@
+"""What a rule file says that nobody can mean: rules that compile, and that nobody or everybody fits (SPEC D9).
+
+    segments/vip.yaml:4: vip/all/2: nobody fits this and {trait: orders_paid, gt: 3} (line 3)
+
+Told are contradictions, branches and stages that nobody reaches, branches that add nobody, rules that everybody fits,
+gaps and overlaps of stages, and comparisons that the kind of a trait cannot answer. What is told is certain, and not all
+that is wrong is told: a rule is taken as sets of values (``rules.ranges``) of the traits and counts that it compares,
+whatever else it asks being unknown.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from fractions import Fraction
+from typing import Any, Final
+
+from profiles.errors import BadDocument, Mistake
+from profiles.moments import parse_duration
+from rules.compare import NUMERIC, normal
+from rules.compile import OPERATORS, compile_rules
+from rules.documents import Node, parse
+from rules.ranges import (
+    ANYTHING,
+    COUNTS,
+    EVERYBODY,
+    NOBODY,
+    NUMBERS,
+    YES_OR_NO,
+    Boxes,
+    Cut,
+    Subject,
+    TooMany,
+    Values,
+    both,
+    covers,
+    next_whole,
+    none_of,
+    numbers,
+    where,
+)
+from rules.rulebook import Rulebook
+from rules.series import MEASURES
+
+_ORDERED: Final = ("lt", "lte", "gt", "gte", "between")
+_NUMBER_KINDS: Final = ("number", "money", "span")
+_BESIDE: Final = ("trait", "exists", "missing", "older_than", "newer_than", "within_next", "before", "after")
+"""What stands beside the comparison of a trait's value."""
+_COUNTS: Final = ("times", "distinct", "distinct_days")
+
+
+def checked_rules(files: Sequence[tuple[str, str]], *, zone: str = "", currency: str = "") -> Rulebook:
+    """Compile rule files, and refuse also what is doubtful. Arguments as of ``compile_rules``.
+
+    Raises:
+        BadDocument: with every mistake found; or, where there is none, with every doubt.
+    """
+    rulebook = compile_rules(files, zone=zone, currency=currency)
+    found = doubts(files, rulebook)
+    if found:
+        raise BadDocument(found)
+    return rulebook
+
+
+def doubts(files: Sequence[tuple[str, str]], rulebook: Rulebook) -> list[Mistake]:
+    """What is doubtful in files that compile to that rulebook, in the order of files and lines."""
+    found: list[Mistake] = []
+    documents = [node for name, text in files if (node := parse(text, name, found)) is not None]
+    looking = Looking(documents, rulebook)
+    for document in documents:
+        for part in ("segments", "triggers"):
+            for _, node in _entries(document.get(part)):
+                looking.look(part, node)
+    return sorted(dict.fromkeys(found), key=lambda one: (one.file, one.line, one.where))
+
+
+def _entries(node: Node | None) -> list[tuple[str, Node]]:
+    return node.items() if node is not None and node.is_map() else []
+
+
+class Looking:
+    """All documents of a generation, and what was found out of their segments."""
+
+    def __init__(self, documents: list[Node], rulebook: Rulebook) -> None:
+        self.rulebook = rulebook
+        self.nodes = {name: node for document in documents for name, node in _entries(document.get("segments"))}
+        self.known: dict[str, Boxes] = {}
+
+    def look(self, part: str, node: Node) -> None:
+        """Tell what is doubtful in one segment or trigger."""
+        if part == "triggers":
+            for rule in _rules_in(node):
+                self.walk(rule)
+        elif _is(node.get("kind"), "stages"):
+            self.stages(node)
+        elif node.get("kind") is None and node.get("template") is None:
+            when, stays = node.get("when"), node.get("stays_while")
+            self.walk(when if when is not None else node)
+            if stays is not None:
+                self.walk(stays)
+
+    # --- rules as boxes -----------------------------------------------------------------------------------------
+
+    def fits(self, node: Node) -> Boxes:
+        """Whom a rule fits, as far as it can be told."""
+        try:
+            return self._fits(node)
+        except TooMany:
+            return _unknown(node)
+
+    def _fits(self, node: Node) -> Boxes:
+        op = next((name for name in OPERATORS if node.get(name) is not None), "")
+        inside = node.get(op)
+        if inside is None:
+            return _unknown(node)
+        if op == "all":
+            found = EVERYBODY
+            for one in inside:
+                found = both(found, self.fits(one))
+            return found
+        if op == "any":
+            return [box for one in inside for box in self.fits(one)]
+        if op == "not":
+            return none_of(self.fits(inside))
+        if op == "trait":
+            return self._trait(node, inside)
+        if op == "did":
+            return self._did(node, op)
+        if op == "did_not" and node.get("known_for") is None:
+            return none_of(self._did(node, op))
+        if op == "in_segment":
+            return self._segment(inside.text())
+        return _unknown(node)
+
+    def _segment(self, name: str) -> Boxes:
+        known = self.known.get(name)
+        if known is None:
+            node = self.nodes.get(name)
+            if node is None or any(node.get(key) is not None for key in ("kind", "template", "stays_while")):
+                known = where(Subject(("segment", name), YES_OR_NO), _YES)  # A stage, or one that remembers.
+            else:
+                when = node.get("when")
+                known = self.fits(when if when is not None else node)
+            self.known[name] = known
+        return known
+
+    def _trait(self, node: Node, named: Node) -> Boxes:
+        path = named.text()
+        reader = self.rulebook.readers.get(path)
+        kind = reader.kind if reader is not None else "any"
+        is_number = kind in _NUMBER_KINDS
+        subject = Subject(("trait", path), NUMBERS if is_number else ANYTHING)
+        found = EVERYBODY
+        negative = all(op in (*_BESIDE, "ne", "not_in") for op, _ in node.items())
+        for op, operand in node.items():
+            if op == "trait":
+                continue
+            found = both(found, _compared(subject, op, operand, absent=negative and not is_number))
+        return found
+
+    def _did(self, node: Node, op: str) -> Boxes:
+        beside = (op, *MEASURES, "known_for")
+        chosen = {"": _plain(node.get(op)), **{key: one.plain() for key, one in node.items() if key not in beside}}
+        source = json.dumps(chosen, default=str, sort_keys=True)
+        asked = [measure for measure in MEASURES if node.get(measure) is not None]
+        if not asked:
+            return where(Subject(("did", source, "times", ""), COUNTS, True), numbers("gte", [Fraction(1)]))
+        found = EVERYBODY
+        for measure in asked:
+            wanted = node.get(measure)
+            assert wanted is not None
+            name = ("did", source, measure, _plain(wanted.get("field")))
+            subject = Subject(name, COUNTS, True) if measure in _COUNTS else Subject(name)
+            for key, operand in wanted.items() if wanted.is_map() else [("eq", wanted)]:
+                if key != "field":
+                    found = both(found, _compared(subject, key, operand, absent=False))
+        return found
+
+    # --- what is told -------------------------------------------------------------------------------------------
+
+    def walk(self, node: Node) -> Boxes:
+        """Tell what is doubtful in a rule, innermost first; whom it fits."""
+        inside = node.get("all")
+        if inside is not None:
+            return self._walk_all(node, list(inside))
+        inside = node.get("any")
+        if inside is not None:
+            return self._walk_any(node, list(inside))
+        inside = node.get("not")
+        if inside is not None:
+            self.walk(inside)
+            return self.fits(node)
+        if not self._answers(node):
+            return _unknown(node)
+        found = self.fits(node)
+        if not found:
+            node.wrong(f"nobody can ever fit {written(node)}")
+        elif found == EVERYBODY:
+            node.wrong(f"everybody fits {written(node)}, always")
+        return found
+
+    def _answers(self, node: Node) -> bool:
+        """Whether the kind of a trait can answer what it is asked."""
+        named = node.get("trait")
+        reader = self.rulebook.readers.get(named.text()) if named is not None else None
+        if reader is None:
+            return True
+        for op, operand in node.items():
+            if op in _ORDERED and reader.kind in ("time", "text"):
+                wanted = "older_than, newer_than, before or after" if reader.kind == "time" else "eq, ne, in or not_in"
+                operand.wrong(f"{wanted} wanted, for it is a {reader.kind}")
+                return False
+        return True
+
+    def _walk_all(self, node: Node, children: list[Node]) -> Boxes:
+        each = [self.walk(one) for one in children]
+        try:
+            together = EVERYBODY
+            for place, (child, boxes) in enumerate(zip(children, each, strict=True)):
+                rest = together
+                together = both(together, boxes)
+                if not together and boxes and rest:
+                    against = next(
+                        (one for one, b in zip(children[:place], each, strict=False) if not both(b, boxes)), None
+                    )
+                    told = (
+                        f"{written(against)} (line {against.line})" if against is not None else "what stands before it"
+                    )
+                    child.wrong(f"nobody fits this and {told}")
+                    return NOBODY
+            for place, child in enumerate(children):
+                self._dead_branches(child, [boxes for at, boxes in enumerate(each) if at != place])
+            return together
+        except TooMany:
+            return _unknown(node)
+
+    def _dead_branches(self, child: Node, beside: list[Boxes]) -> None:
+        branches = child.get("any")
+        if branches is None:
+            return
+        rest = EVERYBODY
+        for boxes in beside:
+            rest = both(rest, boxes)
+        for branch in branches:
+            boxes = self.fits(branch)
+            if boxes and rest and not both(rest, boxes):
+                branch.wrong("nobody gets into this branch: it contradicts what is asked beside it")
+
+    def _walk_any(self, node: Node, children: list[Node]) -> Boxes:
+        each = [self.walk(one) for one in children]
+        try:
+            for place, (child, boxes) in enumerate(zip(children, each, strict=True)):
+                for other, (against, larger) in enumerate(zip(children, each, strict=True)):
+                    if other == place or not boxes or not larger or not covers(larger, boxes):
+                        continue
+                    if other > place and covers(boxes, larger):
+                        continue  # The same: it is told of the later one.
+                    child.wrong(f"adds nobody: whoever fits it fits {written(against)} (line {against.line})")
+                    break
+            found = [box for boxes in each for box in boxes]
+            if len(children) > 1 and covers(found, EVERYBODY) and EVERYBODY not in each:
+                node.wrong("everybody fits one of these, always")
+            return found
+        except TooMany:
+            return _unknown(node)
+
+    def stages(self, node: Node) -> None:
+        """Stages that nobody reaches, and gaps and overlaps of those that stand on one number."""
+        stages = node.get("stages")
+        before: list[tuple[str, Node, Boxes]] = []
+        for one in stages if stages is not None else ():
+            name, when = one.get("name"), one.get("when")
+            if name is None or when is None:
+                continue
+            boxes = EVERYBODY if when.value == "otherwise" else self.walk(when)
+            try:
+                earlier = [box for _, _, known in before for box in known]
+                if boxes and covers(earlier, boxes):
+                    when.wrong(
+                        f"nobody reaches the stage {name.text()!r}: the stages before it take everybody who fits"
+                    )
+                elif when.value != "otherwise":
+                    self._overlap(name.text(), when, boxes, before)
+            except TooMany:
+                pass
+            before.append((name.text(), when, boxes))
+        self._gaps([(name, when, boxes) for name, when, boxes in before if when.value != "otherwise"])
+
+    def _overlap(self, name: str, when: Node, boxes: Boxes, before: list[tuple[str, Node, Boxes]]) -> None:
+        mine = _line_of(boxes)
+        for other, at, theirs in before:
+            line = _line_of(theirs)
+            if mine is None or line is None or mine[0] != line[0]:
+                continue
+            shared = both(boxes, theirs)
+            if shared and not covers(theirs, boxes) and not covers(boxes, theirs):
+                when.wrong(
+                    f"overlaps the stage {other!r} (line {at.line}), which takes those whom both fit: make the borders meet"
+                )
+
+    def _gaps(self, stages: list[tuple[str, Node, Boxes]]) -> None:
+        spans: list[tuple[Cut, Cut, Node]] = []
+        subjects = set()
+        for _, when, boxes in stages:
+            line = _line_of(boxes)
+            if line is None:
+                return
+            subjects.add(line[0])
+            spans += [(low, high, when) for low, high in line[1].spans]
+        if len(subjects) != 1:
+            return
+        spans.sort(key=lambda one: one[:2])
+        end = spans[0][1]
+        for low, high, when in spans[1:]:
+            # Of a number that is always whole, nothing lies between 4 and 5.
+            if next_whole(*end) < low:
+                when.wrong(f"a gap: from {_number(end[0])} to {_number(low[0])} nobody is in any stage but `otherwise`")
+            end = max(end, high)
+
+
+_YES: Final = Values(others=frozenset({True}))
+
+
+def _line_of(boxes: Boxes) -> tuple[Subject, Values] | None:
+    """The subject and its numbers, where a rule speaks of one subject's numbers only."""
+    if len(boxes) != 1 or len(boxes[0]) != 1:
+        return None
+    [(subject, values)] = boxes[0].items()
+    return (subject, values) if values.spans and not (values.others or values.all_but or values.absent) else None
+
+
+def _compared(subject: Subject, op: str, operand: Node, absent: bool) -> Boxes:
+    """One comparison of one subject."""
+    if op == "exists" or op == "missing":
+        there = (op == "exists") == (operand.value is True)
+        nothing = Values(absent=True)
+        return where(subject, nothing.without() if there else nothing)
+    if op in ("older_than", "newer_than"):
+        return _aged(subject, op, operand)
+    given = [one.value for one in operand]
+    if op in NUMERIC and all(_is_number(one) for one in given):
+        if op in ("ne", "not_in"):
+            return where(subject, _but(given, absent))
+        return where(subject, numbers(op, [Fraction(one) for one in given]))
+    if op in ("eq", "in") and all(isinstance(one, str | bool) for one in given):
+        return where(subject, Values(others=frozenset(given)))
+    if op in ("ne", "not_in") and all(isinstance(one, str | bool) for one in given):
+        return where(subject, _but(given, absent))
+    return where(Subject((subject.name, op, json.dumps(_plain(operand), default=str)), YES_OR_NO), _YES)
+
+
+def _but(given: Iterable[Any], absent: bool) -> Values:
+    """Everything but these."""
+    known = [normal(one) for one in given]
+    inside = Values(
+        numbers("in", [one for one in known if isinstance(one, Fraction)]).spans,
+        frozenset(one for one in known if not isinstance(one, Fraction)),
+        absent=not absent,
+    )
+    return inside.without()
+
+
+def _aged(subject: Subject, op: str, operand: Node) -> Boxes:
+    """Ages compare where both are months, or both are not: how long a month is, is nobody's to say."""
+    try:
+        age = parse_duration(str(operand.value))
+    except ValueError:
+        return _unknown(operand)
+    if age.months and (age.days or age.ms):
+        return _unknown(operand)
+    unit, length = ("months", age.months) if age.months else ("ms", age.about_ms())
+    aged = Subject((subject.name, "age", unit), NUMBERS)
+    return where(aged, numbers("gte" if op == "older_than" else "lt", [Fraction(length)]))
+
+
+def _is_number(value: Any) -> bool:
+    return not isinstance(value, bool | str) and isinstance(normal(value), Fraction)
+
+
+def _unknown(node: Node) -> Boxes:
+    """A rule of which nothing is known but that it is the same wherever it is written the same."""
+    return where(Subject(("rule", json.dumps(node.plain(), default=str, sort_keys=True)), YES_OR_NO), _YES)
+
+
+def _is(node: Node | None, word: str) -> bool:
+    return node is not None and node.value == word
+
+
+def _plain(node: Node | None) -> Any:
+    return node.plain() if node is not None else None
+
+
+def _rules_in(trigger: Node) -> Iterator[Node]:
+    """The rules of a trigger: its ``when``, and those of its branches."""
+    pending = [node for name, node in trigger.items() if name in ("when", "steps")]
+    if trigger.get("when") is not None:
+        yield pending.pop([name for name, _ in trigger.items() if name in ("when", "steps")].index("when"))
+    while pending:
+        node = pending.pop(0)
+        if isinstance(node.value, list):
+            pending = [*node.value, *pending]
+        elif node.is_map():
+            branch = node.get("branch")
+            condition = branch.get("if") if branch is not None else None
+            if condition is not None:
+                yield condition
+            pending = [*(one for _, one in node.items()), *pending]
+
+
+def written(node: Node) -> str:
+    """A rule on one line, as YAML has it."""
+    value = node.value
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {written(one)}" for key, one in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(written, value)) + "]"
+    if value is None or isinstance(value, bool):
+        return {None: "", True: "true", False: "false"}[value]
+    return str(value)
+
+
+def _number(number: Fraction | float) -> str:
+    return str(int(number)) if number == int(number) else f"{float(number):g}"

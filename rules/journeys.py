@@ -1,0 +1,425 @@
+"""Journeys: who enters a trigger, how one goes on, waits, hears, and ends; each moment ends in one decision.
+
+A trigger is a flat program; a journey (``Instance``) is a place in it, with what it remembers. Whatever a moment comes to,
+sent or not, leaves one decision record (D7).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from profiles import carts, consent
+from profiles.moments import FOREVER, day_number, day_start, iso
+from profiles.state import Instance, Profile
+from profiles.wire import Event
+from rules import records
+from rules.outcome import Step
+from rules.predicates import value_at
+from rules.program import (
+    Act,
+    Branch,
+    Chance,
+    CompiledTrigger,
+    Emit,
+    Fork,
+    Jump,
+    Listener,
+    Moment,
+    Task,
+    Until,
+    Wait,
+    WaitFor,
+    filled,
+    key_of,
+)
+from rules.rulebook import Rulebook
+
+CONTROL: Final = "control"
+"""The arm of an experiment that is told nothing."""
+
+AT: Final = "at:"
+NTH: Final = "nth:"
+RUN: Final = "run:"
+NEVER: Final = (-1,)
+
+
+class Journeys:
+    """The journeys of one profile, in one call of ``step``."""
+
+    __slots__ = ("backfill", "clock_ms", "late_ms", "out", "p", "rb", "stale")
+
+    def __init__(self, profile: Profile, rulebook: Rulebook, clock_ms: int, backfill: bool) -> None:
+        self.p = profile
+        self.rb = rulebook
+        self.clock_ms = clock_ms
+        self.backfill = backfill
+        self.late_ms = 0
+        self.stale = False  # the input is history, told long after it happened
+        self.out = Step()
+
+    # --- entering -------------------------------------------------------------------------------------------------
+
+    def _set_timers(self, dirty: int, now_ms: int, cause: tuple[str, str]) -> None:
+        """Set the instants at which triggers enter that the profile itself implies: ages, run-outs; and let enter those
+        that it has come to."""
+        p = self.p
+        for trigger, mask in self.rb.timed:
+            if not dirty & mask:
+                continue
+            if trigger.entry.counted is not None:
+                self._count(trigger, trigger.entry.counted(p), now_ms, cause)
+                continue
+            assert trigger.entry.timers is not None
+            prefix = f"{AT}{trigger.name}:"
+            wanted = trigger.entry.timers(p)
+            for name in [name for name in p.timers if isinstance(name, str) and name.startswith(prefix)]:
+                del p.timers[name]
+            for key, (due_ms, chance) in wanted.items():
+                name = prefix + key
+                if due_ms <= p.entries.get(name, NEVER)[0]:
+                    continue  # That moment was served, or a later one was: an order taken back brings none again.
+                if due_ms <= now_ms and self.backfill:
+                    p.entries[name] = [due_ms]
+                    self._enter(trigger, key, chance, now_ms, ("backfill", name))
+                else:
+                    p.timers[name] = due_ms
+
+    def _fire_entry(self, name: str, due_ms: int, now_ms: int, cause: tuple[str, str]) -> None:
+        trigger_name, _, key = name[len(AT) :].partition(":")
+        trigger = self.rb.triggers.get(trigger_name)
+        if trigger is None or trigger.entry.timers is None:
+            return
+        due, chance = trigger.entry.timers(self.p).get(key, (0, None))
+        if chance is not None and due == due_ms:
+            self.p.entries[name] = [due_ms]
+            due, _ = trigger.entry.timers(self.p).get(key, (0, None))
+            if due > due_ms:
+                self.p.timers[name] = due  # The next of those that come again by themselves.
+            self._enter(trigger, key, chance, now_ms, cause)
+
+    def _count(self, trigger: CompiledTrigger, number: int, now_ms: int, cause: tuple[str, str]) -> None:
+        """Enter once for each time more. Whoever the trigger meets late in life begins with the newest."""
+        before = self.p.entries.get(f"{NTH}{trigger.name}")
+        for one in range(before[0] + 1 if before else max(number, 1), number + 1):
+            self._reached(trigger, one)
+            because = {"node": f"{trigger.name}, time {one}", "value": one}
+            self._enter(trigger, "", Chance(f"nth:{one}", because, {"nth": one}), now_ms, cause)
+        if before is None and number == 0:
+            self.p.entries[f"{NTH}{trigger.name}"] = [0]
+
+    def _reached(self, trigger: CompiledTrigger, number: int) -> bool:
+        """Whether that many times is more than ever before."""
+        entries, name = self.p.entries, f"{NTH}{trigger.name}"
+        if number <= entries.get(name, NEVER)[0]:
+            return False
+        entries[name] = [number]
+        return True
+
+    # --- journeys -----------------------------------------------------------------------------------------------
+
+    def _enter(
+        self,
+        trigger: CompiledTrigger,
+        key: str,
+        chance: Chance,
+        now_ms: int,
+        cause: tuple[str, str],
+        since_ms: int = FOREVER,
+    ) -> None:
+        """Open a journey, if it may be; one that is told late of (``since_ms``) may be over before it begins."""
+        p = self.p
+        name = f"{trigger.name}:{key}"
+        if name in p.runs:
+            return  # One live instance per trigger and key; what changes it is `restart_on`.
+        if trigger.when is not None and not trigger.when.judge(p, now_ms)[0]:
+            return
+        entered = p.entries.get(trigger.name)
+        if entered is not None and trigger.again != "every":
+            free_ms = FOREVER if isinstance(trigger.again, str) else trigger.again.after(entered[1], self.rb.zone)
+            if now_ms < free_ms:
+                first = trigger.next_emit(0)
+                until = None if free_ms == FOREVER else iso(free_ms)
+                if first is not None:
+                    self._decide(
+                        trigger.name, first.step, p.address, chance.occasion, "re_entry", {"until": until}, now_ms
+                    )
+                return
+        p.entries[trigger.name] = [(entered[0] if entered else 0) + 1, now_ms]
+        if self.stale:
+            # Its moments lie in the past: letters of a cart of last year must not begin today.
+            if (missed := trigger.next_emit(0)) is not None:
+                self._decide(trigger.name, missed.step, p.address, chance.occasion, "backfill", {}, now_ms)
+            return
+        run = p.runs[name] = Instance(trigger.name, key, trigger.revision, p.address, chance.occasion, now_ms, cause)
+        run.context = {**chance.context, "because": [chance.because]}
+        if since_ms >= now_ms or not self._cancel_since(trigger, run, since_ms, now_ms):
+            self._walk(trigger, run, now_ms)
+
+    def _walk(self, trigger: CompiledTrigger, run: Instance, now_ms: int) -> None:
+        """Go on until the journey waits, or is over."""
+        p = self.p
+        name = f"{run.trigger}:{run.key}"
+        program = trigger.program
+        while run.at < len(program):
+            operation = program[run.at]
+            if isinstance(operation, Emit):
+                if self._quiet(trigger, run, operation, now_ms):
+                    return
+                self._emit(trigger, run, operation, now_ms)
+            elif isinstance(operation, Jump):
+                run.at = operation.to
+                continue
+            elif isinstance(operation, Branch):
+                if not operation.judge(p, now_ms)[0]:
+                    run.at = operation.otherwise
+                    continue
+            elif isinstance(operation, Fork):
+                if not operation.where(run.context.get("event", {})):
+                    run.at = operation.otherwise
+                    continue
+            elif isinstance(operation, Act):
+                operation.act(p, run, now_ms)
+                if operation.issues and not self.backfill:
+                    self.out.records.append(records.coupon(p, run, now_ms))
+                    self.out.coupons.append(run.context["coupon"]["stem"])
+            elif isinstance(operation, Task):
+                self._task(trigger, run, operation, now_ms)
+            elif isinstance(operation, Until):
+                due_ms = operation.due(p, run, now_ms)
+                if due_ms is None:
+                    run.at = operation.otherwise
+                    continue
+                if due_ms > now_ms:
+                    run.due_ms = p.timers[RUN + name] = due_ms
+                    return
+            else:
+                run.due_ms = self._due(operation, now_ms)
+                quiet = trigger.limits.quiet
+                if quiet is not None and quiet.conflict == "advance" and isinstance(operation, Wait):
+                    run.due_ms = max(now_ms + 1, quiet.before(p, run.due_ms, self.rb.zone))
+                p.timers[RUN + name] = run.due_ms
+                return
+            run.at += 1
+        del p.runs[name]
+        p.timers.pop(RUN + name, None)
+
+    def _due(self, operation: Wait | WaitFor, now_ms: int) -> int:
+        zone = self.rb.zone
+        if isinstance(operation, WaitFor):
+            return max(now_ms + 1, operation.timeout.after(now_ms, zone))
+        due_ms = operation.duration.after(now_ms, zone)
+        if operation.within_day:
+            # Still the same day: a minute before midnight at the latest, where that is still to come.
+            last_ms = day_start(day_number(now_ms, zone) + 1, zone) - 60_000
+            due_ms = min(due_ms, last_ms) if last_ms > now_ms else due_ms
+        return max(now_ms + 1, due_ms)
+
+    def _time_out(self, run: Instance, now_ms: int) -> None:
+        trigger = self.rb.triggers.get(run.trigger)
+        if trigger is None or run.at >= len(trigger.program):
+            del self.p.runs[f"{run.trigger}:{run.key}"]  # Its trigger is gone from the rules.
+            return
+        operation = trigger.program[run.at]
+        if not isinstance(operation, Emit):  # Else it waited for the end of the quiet hours.
+            run.at = operation.on_timeout if isinstance(operation, WaitFor) else run.at + 1
+        self._walk(trigger, run, now_ms)
+
+    def _hear(self, event: Event, heard: frozenset[str], now_ms: int) -> None:
+        """Live journeys hear an event: one that cancels beats one that is waited for beats one that restarts."""
+        p = self.p
+        for run in [run for run in p.runs.values() if run.trigger in heard]:
+            trigger = self.rb.triggers[run.trigger]
+            if any(self._means(listener, event, run) for listener in trigger.cancel):
+                self._cancel(trigger, run, event.type, now_ms)
+                continue
+            if any(one.cart_empty for one in trigger.cancel) and self._cart_empty(run):
+                # Before it restarts: the event that emptied the cart cancels the moment that was to come, and opens none.
+                self._cancel(trigger, run, "cart.empty", now_ms)
+                continue
+            operation = trigger.program[run.at] if run.at < len(trigger.program) else None
+            if isinstance(operation, WaitFor) and any(self._means(one, event, run) for one in operation.listeners):
+                run.at = operation.on_event
+                if trigger.keeps:
+                    run.context["event"] = kept_of(event, trigger)
+                p.timers.pop(f"{RUN}{run.trigger}:{run.key}", None)
+                if run.at >= len(trigger.program) and (pending := trigger.next_emit(0)) is not None:
+                    missed = _emit_after(trigger, operation) or pending
+                    self._decide(
+                        run.trigger, missed.step, run.opened_by, run.occasion, "reacted", {"by": event.type}, now_ms
+                    )
+                self._walk(trigger, run, now_ms)
+            elif isinstance(operation, WaitFor) and any(self._means(one, event, run) for one in operation.reset):
+                run.due_ms = p.timers[f"{RUN}{run.trigger}:{run.key}"] = self._due(operation, now_ms)
+            elif not self.stale and any(self._means(listener, event, run) for listener in trigger.restart):
+                run.at = 0
+                run.opened_ms = now_ms
+                # An event may begin several journeys of a trigger anew: each is an occasion of its own.
+                is_its_own = key_of(event, trigger.key) == run.key
+                run.occasion = event.message_id if is_its_own else f"{event.message_id}:{run.key}"
+                run.cause = (event.type, event.message_id)
+                self._walk(trigger, run, now_ms)
+
+    def _means(self, listener: Listener, event: Event, run: Instance) -> bool:
+        if event.type not in listener.types:
+            return False
+        if listener.where is not None and not listener.where(event.props):
+            return False
+        if listener.match == "coupon.code":
+            given = run.context.get("coupon")
+            return given is not None and str(event.props.get("code")).upper().startswith(given["stem"] + "-")
+        if not listener.match:
+            return not listener.covers or self._cart_empty(run)
+        if key_of(event, listener.match) == run.key:
+            return True
+        return listener.covers and self._cart_empty(run)
+
+    def _cart_empty(self, run: Instance) -> bool:
+        cart = self.p.carts.get(run.key)
+        return cart is None or carts.quantity(cart) == 0
+
+    def _cancel_empty_carts(self, now_ms: int) -> None:
+        for run in list(self.p.runs.values()):
+            trigger = self.rb.triggers.get(run.trigger)
+            if trigger is not None and any(one.cart_empty for one in trigger.cancel) and self._cart_empty(run):
+                self._cancel(trigger, run, "cart.empty", now_ms)
+
+    def _cancel_since(self, trigger: CompiledTrigger, run: Instance, since_ms: int, now_ms: int) -> bool:
+        """Cancel a journey of which it turns out that what cancels it happened after it began, and was heard before."""
+        for listener in trigger.cancel:
+            heard: dict[Any, int] = self.p.aggs.get(listener.heard) or {}
+            last_ms = heard.get(None, 0)
+            if listener.match and not (listener.covers and self._cart_empty(run)):
+                last_ms = heard.get(run.key, 0)
+            elif listener.covers and not self._cart_empty(run):
+                continue
+            if last_ms > since_ms or (listener.cart_empty and self._cart_empty(run)):
+                self._cancel(trigger, run, "cart.empty" if listener.cart_empty else listener.types[0], now_ms)
+                return True
+        return False
+
+    def _cancel_refused(self, by: str, now_ms: int) -> None:
+        """Nothing is pending any more for somebody who has refused it: each journey's next moment is decided now."""
+        p = self.p
+        for name, run in list(p.runs.items()):
+            trigger = self.rb.triggers.get(run.trigger)
+            rule = trigger.consent if trigger is not None else None
+            if trigger is None or rule is None:
+                continue
+            if consent.state_of(p, rule.channel, rule.topic) == consent.DENIED:
+                del p.runs[name]
+                p.timers.pop(RUN + name, None)
+                pending = trigger.next_emit(run.at)
+                if pending is not None:
+                    detail = {"by": by, "channel": rule.channel, "topic": rule.topic, "state": consent.DENIED}
+                    self._decide(run.trigger, pending.step, run.opened_by, run.occasion, "no_consent", detail, now_ms)
+
+    def _cancel(self, trigger: CompiledTrigger, run: Instance, by: str, now_ms: int) -> None:
+        name = f"{run.trigger}:{run.key}"
+        del self.p.runs[name]
+        self.p.timers.pop(RUN + name, None)
+        pending = trigger.next_emit(run.at)
+        if pending is not None:
+            self._decide(run.trigger, pending.step, run.opened_by, run.occasion, "cancelled", {"by": by}, now_ms)
+
+    def _emit(self, trigger: CompiledTrigger, run: Instance, emit: Emit, now_ms: int) -> None:
+        """An eligible moment: send, or say why not."""
+        p = self.p
+        payload: dict[str, Any] = {}
+        reason: str | None = None
+        detail: dict[str, Any] = {}
+        for name, read, needed in emit.payload:
+            payload[name] = read(p, run, now_ms)
+            if needed and not payload[name]:
+                reason, detail = "no_items", {"payload": name}
+        consented: dict[str, Any] | None = None
+        refused = trigger.limits.refuses(p, now_ms, self.rb.zone)
+        if refused is not None:
+            reason, detail = refused
+        rule = trigger.consent
+        if rule is not None:
+            said = consent.word_on(p, rule.channel, rule.topic)
+            state = said.value if said is not None else None
+            consented = {"channel": rule.channel, "topic": rule.topic, "state": state}
+            if said is not None and state is not None:
+                consented |= {"at": iso(said.at_ms), "source": said.source}
+            if state == consent.DENIED or (state is None and not rule.opt_out):
+                reason, detail = "no_consent", consented
+        if run.context.get("arm") == CONTROL:
+            reason, detail = CONTROL, run.context["experiment"]
+        after = trigger.program[run.at + 1] if trigger.skips_late and run.at + 1 < len(trigger.program) else None
+        if self.late_ms and isinstance(after, Wait | WaitFor) and self._due(after, now_ms) <= self.clock_ms:
+            reason, detail = "late", {"rule": "late_steps: skip", "until": None}
+        if self.late_ms > trigger.max_age_ms:
+            reason, detail = "expired", {"max_age": trigger.max_age_ms // 1000}
+        if self.backfill:
+            reason, detail = "backfill", {}
+        if reason is None:
+            because = [*run.context["because"], *_reasons(trigger, p, now_ms)]
+            self.out.records.append(
+                records.sent(p, trigger, run, emit, payload, because, consented, now_ms, self.late_ms)
+            )
+            trigger.limits.count(p, now_ms)
+            detail = {"template": filled(emit.template, run.context)}
+            if "coupon" in run.context:
+                self.out.coupons.append(run.context["coupon"]["stem"])
+        self._decide(run.trigger, emit.step, run.opened_by, run.occasion, reason, detail, now_ms)
+
+    def _quiet(self, trigger: CompiledTrigger, run: Instance, emit: Emit, now_ms: int) -> bool:
+        """Whether quiet hours see to a moment: it waits for their end, or is dropped and the journey went on."""
+        p, quiet = self.p, trigger.limits.quiet
+        if quiet is None or self.backfill:
+            return False
+        until_ms = quiet.until(p, now_ms, self.rb.zone)
+        since_ms = run.context.pop("due", now_ms)
+        if until_ms is None:
+            return False
+        if quiet.conflict != "drop" and until_ms <= since_ms + trigger.max_age_ms:
+            run.context["due"] = since_ms
+            run.due_ms = p.timers[f"{RUN}{run.trigger}:{run.key}"] = until_ms
+            return True
+        detail = {"rule": "quiet hours", "until": iso(until_ms)}
+        self._decide(run.trigger, emit.step, run.opened_by, run.occasion, "quiet", detail, now_ms)
+        run.at += 1
+        self._walk(trigger, run, now_ms)
+        return True
+
+    def _task(self, trigger: CompiledTrigger, run: Instance, task: Task, now_ms: int) -> None:
+        reason: str | None = None
+        if self.late_ms > trigger.max_age_ms:
+            reason = "expired"
+        if self.backfill:
+            reason = "backfill"
+        if reason is None:
+            self.out.records.append(records.task(self.p, run, task, self.rb.zone, now_ms))
+        detail = {"queue": task.queue}
+        self._decide(run.trigger, task.step, run.opened_by, run.occasion, reason, detail, now_ms)
+
+    def _decide(
+        self, trigger: str, step_name: str, opened_by: str, occasion: str, reason: str | None, detail: Any, now_ms: int
+    ) -> None:
+        self.out.decisions.append((trigger, reason or "emitted"))
+        self.out.records.append(
+            records.decided(self.p, trigger, step_name, opened_by, occasion, reason, detail, now_ms)
+        )
+
+
+def kept_of(event: Event, trigger: CompiledTrigger) -> dict[str, Any]:
+    """The properties of an event that the trigger's branches will ask for."""
+    return {name: value_at(event.props, name) for name in trigger.keeps}
+
+
+def _emit_after(trigger: CompiledTrigger, operation: WaitFor) -> Moment | None:
+    return trigger.next_emit(operation.on_timeout)
+
+
+def _reasons(trigger: CompiledTrigger, profile: Profile, now_ms: int) -> list[dict[str, Any]]:
+    """What the trigger's own condition saw, leaf by leaf."""
+    found: list[dict[str, Any]] = []
+    pending = [trigger.when] if trigger.when is not None else []
+    while pending:
+        judged = pending.pop(0)
+        if judged.children:
+            pending = [*judged.children, *pending]
+        elif judged.value is not None:
+            found.append({"node": judged.text, "value": records.plain(judged.value(profile, now_ms))})
+    return found

@@ -1,0 +1,285 @@
+"""``trait``: what a customer is. Declared traits, those that every profile has, and what was said of the person."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from typing import Any
+
+from profiles.moments import parse_instant
+from profiles.state import Profile
+from rules.compare import NUMERIC, Test, numeric, words
+from rules.documents import Node
+from rules.spec import UNREADABLE, Judged, OperatorSpec, Reader, Reads, RuleExample, Scope, shown
+from rules.verdict import NO, Answer, Judge, all_of
+from rules.words import Tongue
+
+_AGES = ("older_than", "newer_than")
+_NEXT = "within_next"
+_NUMBERS = ("number", "money", "span")
+_DATES = ("before", "after")
+_OPS = (
+    *NUMERIC,
+    "contains",
+    "contains_any",
+    "contains_all",
+    "starts_with",
+    "ends_with",
+    "matches",
+    "under",
+    "exists",
+    "missing",
+    *_AGES,
+    _NEXT,
+    *_DATES,
+)
+
+
+def _trait(node: Node, scope: Scope) -> Judged:
+    named = node.get("trait")
+    assert named is not None
+    path = named.text()
+    reader = scope.reader(path, named)
+    judge, text, reads = _judge(node, reader, scope)
+
+    def value(profile: Profile, now_ms: int) -> Any:
+        return shown(reader.read(profile, now_ms)[0], reader.kind, scope.currency)
+
+    return Judged("trait", f"{path} {text}", judge, reads, (), value)
+
+
+def _judge(node: Node, reader: Reader, scope: Scope) -> tuple[Judge, str, Reads]:
+    judges: list[Judge] = []
+    reads = reader.reads
+    texts: list[str] = []
+    for op in (*_AGES, _NEXT, *_DATES):
+        operand = node.get(op)
+        if operand is None:
+            continue
+        if reader.kind in _NUMBERS:
+            operand.wrong(f"{op}: a trait that is a time wanted, got a {reader.kind}")
+            judges.append(lambda profile, now_ms: NO)
+            continue
+        if op == _NEXT:
+            judges.append(_soon(reader, operand, scope))
+            texts.append(f"within the next {operand.found()}")
+            continue
+        if op in _AGES and operand.is_map():
+            judge, age, more = _relative(reader, operand, op, scope)
+            reads |= more
+            judges.append(judge)
+            texts.append(f"{op.replace('_', ' ')} {age}")
+            continue
+        judges.append(_age(reader, operand, op, scope) if op in _AGES else _date(reader, operand, op))
+        texts.append(f"{op.replace('_', ' ')} {operand.found()}")
+    for op in ("exists", "missing"):
+        operand = node.get(op)
+        if operand is not None:
+            judges.append(_there(reader, operand.truth() == (op == "exists")))
+            texts.append(op)
+    rest = {
+        key: one
+        for key, one in node.items()
+        if key != "trait" and key not in (*_AGES, _NEXT, *_DATES, "exists", "missing")
+    }
+    if rest:
+        part = Node(rest, node.file, node.line, node.where, node.mistakes)
+        if reader.kind in _NUMBERS:
+            test, text, _ = numeric(part, scope.currency if reader.kind == "money" else "")
+            judges.append(_compared(reader, test, absent=False))
+        else:
+            found, text = words(part)
+            negative = set(rest) <= {"ne", "not_in"}
+            if found is not None:
+                judges.append(_compared(reader, found, absent=negative))
+        texts.append(text)
+    if not judges:
+        node.wrong(f"a comparison wanted: one of {', '.join(_OPS)}")
+        return (lambda profile, now_ms: NO), "?", reads
+    return all_of(tuple(judges)), " and ".join(texts), reads
+
+
+def _compared(reader: Reader, test: Test, absent: bool) -> Judge:
+    read = reader.read
+
+    def judge(profile: Profile, now_ms: int) -> Answer:
+        value, until_ms = read(profile, now_ms)
+        return absent if value is None else test(value), until_ms
+
+    return judge
+
+
+def _there(reader: Reader, wanted: bool) -> Judge:
+    read = reader.read
+
+    def judge(profile: Profile, now_ms: int) -> Answer:
+        value, until_ms = read(profile, now_ms)
+        return (value is not None) == wanted, until_ms
+
+    return judge
+
+
+def _age(reader: Reader, operand: Node, op: str, scope: Scope) -> Judge:
+    age, zone, read, older = operand.duration(), scope.zone, reader.read, op == "older_than"
+
+    def judge(profile: Profile, now_ms: int) -> Answer:
+        value, until_ms = read(profile, now_ms)
+        at_ms = instant_of(value)
+        if at_ms is None:
+            return False, until_ms
+        edge_ms = age.after(at_ms, zone)
+        if now_ms >= edge_ms:
+            return older, until_ms
+        return not older, min(edge_ms, until_ms)
+
+    return judge
+
+
+def _soon(reader: Reader, operand: Node, scope: Scope) -> Judge:
+    """A time to come: it holds from that long before it until it is there."""
+    ahead, zone, read = operand.duration(), scope.zone, reader.read
+
+    def judge(profile: Profile, now_ms: int) -> Answer:
+        value, until_ms = read(profile, now_ms)
+        at_ms = instant_of(value)
+        if at_ms is None or now_ms >= at_ms:
+            return False, until_ms
+        from_ms = ahead.before(at_ms, zone)
+        return now_ms >= from_ms, min(until_ms, at_ms if now_ms >= from_ms else from_ms)
+
+    return judge
+
+
+def _relative(reader: Reader, operand: Node, op: str, scope: Scope) -> tuple[Judge, str, Reads]:
+    """An age of the customer's own: ``{times: 3, of: gap}``, so many times a span that a trait tells. Without that span
+    there is no answer, and it does not hold."""
+    operand.known(("times", "of"), required=("times", "of"))
+    times_node, of = operand.get("times"), operand.get("of")
+    if times_node is None or of is None:
+        return (lambda profile, now_ms: NO), "?", frozenset()
+    times = Fraction(times_node.number())
+    if times <= 0:
+        times_node.wrong(f"times: a number above zero wanted, got {times_node.found()}")
+    span = scope.reader(of.text(), of)
+    if span is not UNREADABLE and span.kind != "span":
+        of.wrong(f"a trait that is a length of time wanted, like mean_gap, got a {span.kind}")
+    read, length, older = reader.read, span.read, op == "older_than"
+
+    def judge(profile: Profile, now_ms: int) -> Answer:
+        value, until_ms = read(profile, now_ms)
+        span_ms, span_until_ms = length(profile, now_ms)
+        until_ms, at_ms = min(until_ms, span_until_ms), instant_of(value)
+        if at_ms is None or span_ms is None:
+            return False, until_ms
+        edge_ms = at_ms + math.ceil(span_ms * times)
+        if now_ms >= edge_ms:
+            return older, until_ms
+        return not older, min(edge_ms, until_ms)
+
+    return judge, f"{times_node.found()} × {of.text()}", span.reads
+
+
+def _date(reader: Reader, operand: Node, op: str) -> Judge:
+    try:
+        limit_ms = parse_instant(operand.text())
+    except ValueError as error:
+        operand.wrong(f"{op}: {error}".replace(", got", " wanted, got"))
+        return lambda profile, now_ms: NO
+    read = reader.read
+
+    def judge(profile: Profile, now_ms: int) -> Answer:
+        value, until_ms = read(profile, now_ms)
+        at_ms = instant_of(value)
+        if at_ms is None:
+            return False, until_ms
+        return at_ms < limit_ms if op == "before" else at_ms >= limit_ms, until_ms
+
+    return judge
+
+
+def instant_of(value: Any) -> int | None:
+    """A time as people state it: epoch ms, or ISO text; anything else is none."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return value
+    if isinstance(value, str):
+        try:
+            return parse_instant(value)
+        except ValueError:
+            return None
+    return None
+
+
+def _words(rule: dict[str, Any], t: Tongue) -> str:
+    name, rest, said = t.trait(rule["trait"]), dict(rule), []
+    del rest["trait"]
+    for op, wanted in (("older_than", ("at least", "не менее")), ("newer_than", ("less than", "менее"))):
+        if op in rest:
+            length = rest.pop(op)
+            if isinstance(length, dict):
+                ago = f"{length.get('times')} × {t.trait(str(length.get('of')))}"
+            else:
+                ago = t.duration(length, than=True)
+            said.append(t.pick(f"{name} was {wanted[0]} {ago} ago", f"{name}: {wanted[1]} {ago} назад"))
+    if "within_next" in rest:
+        ahead = t.duration(rest.pop("within_next"), than=True)
+        said.append(t.pick(f"{name} comes within the next {ahead}", f"{name}: наступит в течение {ahead}"))
+    for op in ("exists", "missing"):
+        if op in rest:
+            there = t.there((op == "exists") == (rest.pop(op) is True))
+            said.append(t.pick(f"{name} is {there}", f"{name}: {there}"))
+    if rest:
+        compared = t.compared(rest)
+        said.append(t.pick(f"{name} is {compared}", f"{name}: {compared}"))
+    return t.pick(" and ", " и ").join(said)
+
+
+SPEC = OperatorSpec(
+    "trait",
+    "A trait compares as asked: numbers, texts, lists, whether it is there, how old a time is.",
+    _OPS,
+    _trait,
+    (
+        RuleExample(
+            "{trait: last_order_at, older_than: P3M}",
+            """
+            0d   ana  order_completed order_id=1 total=10
+            0d   ana  expect out
+            2d   ana  order_completed order_id=2 total=10
+            100d ana  expect in
+            """,
+        ),
+        RuleExample(
+            "{trait: last_order_at, older_than: {times: 3, of: gap}}",
+            """
+            trait gap = {mean_gap: order}
+            0d   ana  order_completed order_id=1 total=10
+            10d  ana  order_completed order_id=2 total=10
+            10d  ana  expect out, wake 40d
+            30d  ana  order_completed order_id=3 total=10
+            30d  ana  expect out, wake 75d
+            75d  ana  expect in
+            """,
+        ),
+        RuleExample(
+            "{trait: custom.visit_at, within_next: P3D}",
+            """
+            0d   ana  identified custom.visit_at=2026-01-11T00:00:00Z
+            0d   ana  expect out, wake 7d
+            7d   ana  expect in, wake 10d
+            10d  ana  expect out, wake none
+            """,
+        ),
+        RuleExample(
+            "{trait: gender, eq: female}",
+            """
+            0d  ana  identified gender=female
+            0d  ana  expect in
+            1d  ana  identified gender=male
+            1d  ana  expect out
+            """,
+        ),
+    ),
+    _words,
+)

@@ -1,0 +1,116 @@
+"""Conditions on an event's properties and on the items in it: ``where: [{channel: store}]``.
+
+Senders may put properties of their own beside those that a type has; in a rule these go as ``custom.<name>``, so that a
+slip in a known name is a mistake at its line and not a condition that never holds.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, Final
+
+from profiles.payloads import AnyPayload
+from profiles.schemas import ITEM, props_schema
+from profiles.taxonomy import EVENT_TYPES
+from rules.compare import Test, normal, under, words
+from rules.documents import Node, did_you_mean
+
+Predicate = Callable[[Any], bool]
+
+CUSTOM: Final = "custom."
+_ITEM: Final = tuple(ITEM["properties"])
+
+
+def conditions(
+    node: Node | None, types: tuple[str, ...] = (), *, of_items: bool = False
+) -> tuple[Predicate | None, str]:
+    """Compile a list of ``{property: value}`` or ``{property: {op: value}}``; all must hold.
+
+    A plain value means equal; for ``category`` it means that category or one below it.
+    ``exists: true|false`` asks for the property itself.
+
+    Args:
+        types: of the events that are meant: a property that none of them has is a mistake, unless it is ``custom.<name>``;
+            events of the shop's own may have any.
+        of_items: the conditions are on the items of these events.
+    Returns:
+        A predicate over a mapping of properties (``None`` when nothing is asked), and a canonical text
+        that equal conditions share.
+    """
+    if node is None:
+        return None, ""
+    known = _properties(types)
+    if of_items and known:
+        known = _ITEM
+    tests: list[tuple[str, Test]] = []
+    for one in node:
+        for name, wanted in one.items():
+            if known and not name.startswith(CUSTOM) and name.partition(".")[0] not in known:
+                whose = ("an item of " if of_items else "") + " or ".join(types)
+                own = f"a property of your own goes as {CUSTOM}{name}"
+                wanted.wrong(f"{whose} has no property {name!r}{did_you_mean(name, known)} ({own})")
+            tests.append((name.removeprefix(CUSTOM), _condition(name, wanted)))
+    canonical = json.dumps(node.plain(), sort_keys=True, default=str, ensure_ascii=False)
+    if not tests:
+        return None, canonical
+    if len(tests) == 1:
+        name, test = tests[0]
+        return lambda props: test(value_at(props, name)), canonical
+    return lambda props: all(test(value_at(props, name)) for name, test in tests), canonical
+
+
+@lru_cache(maxsize=1_024)
+def _properties(types: tuple[str, ...]) -> tuple[str, ...]:
+    """What these event types have between them; empty where one of them may have anything."""
+    found: list[str] = []
+    for name in types:
+        known = EVENT_TYPES.get(name)
+        if known is None or known.payload is AnyPayload:
+            return ()
+        found.extend(props_schema(known)["properties"])
+    return tuple(dict.fromkeys(found))
+
+
+def value_at(props: dict[str, Any], path: str) -> Any:
+    """The value at ``a.b.c``, or ``None``."""
+    value = props.get(path)
+    if value is None and "." in path:
+        value = props
+        for part in path.split("."):
+            if not isinstance(value, dict):
+                return None
+            value = value.get(part)
+    return value
+
+
+def _condition(name: str, wanted: Node) -> Test:
+    if wanted.is_map():
+        exists = wanted.get("exists")
+        allowed = (
+            "eq", "ne", "in", "not_in", "lt", "lte", "gt", "gte", "between", "contains", "contains_any",
+            "contains_all", "starts_with", "ends_with", "matches", "under", "exists",
+        )  # fmt: skip
+        wanted.known(allowed)
+        test, _ = words(wanted)
+        if exists is not None:
+            there = exists.truth()
+            if test is None:
+                return lambda value: (value is not None) == there
+        if test is None and all(op in allowed for op, _ in wanted.items()):
+            wanted.wrong(f"a comparison wanted: one of {', '.join(allowed)}")
+        if test is None:
+            return lambda value: False
+        # `ne` and `not_in` hold of what is missing; every other comparison wants something there.
+        negative = any(op in ("ne", "not_in") for op, _ in wanted.items())
+        inner = test
+        return lambda value: negative if value is None else inner(value)
+    if isinstance(wanted.value, list):
+        options = frozenset(normal(one.scalar()) for one in wanted)
+        return lambda value: normal(value) in options if not isinstance(value, dict | list) else False
+    if name == "category":
+        path = wanted.text()
+        return lambda value: under(value, path)
+    plain = normal(wanted.scalar())
+    return lambda value: normal(value) == plain if not isinstance(value, dict | list) else False

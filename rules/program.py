@@ -1,0 +1,314 @@
+"""What a trigger compiles to: who enters it, and its steps as a flat program that journeys walk through."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+from profiles.moments import Duration
+from profiles.state import Instance, Profile
+from profiles.wire import Event
+from rules.documents import Node
+from rules.limits import Limits
+from rules.predicates import Predicate, value_at
+from rules.spec import Judged, Reads, Scope
+from rules.verdict import Judge
+from rules.words import Tongue, Words
+
+
+@dataclass(frozen=True, slots=True)
+class Chance:
+    """Somebody may enter: what makes this occasion unique, why, and what the payload may name with ``$``.
+
+    ``number``: how many times it has come; a number that was reached before is no occasion again. 0: not counted.
+    """
+
+    occasion: str
+    because: dict[str, Any]
+    context: dict[str, Any] = field(default_factory=dict)
+    number: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Who enters a trigger, and when. One of the four ways is set.
+
+    Attributes:
+        types, event: on an event of these types: event -> chance or ``None``.
+        segment, entered: on entering (or leaving) a segment.
+        timers: on an instant that the profile itself implies: (profile) -> timer's key -> (due_ms, chance).
+        counted: how often it has come so far, as the profile itself implies; each time more is an occasion.
+        reads: what ``timers`` or ``counted`` look at.
+    """
+
+    types: tuple[str, ...] = ()
+    event: Callable[[Profile, Event], Chance | None] | None = None
+    segment: str = ""
+    entered: bool = True
+    timers: Callable[[Profile], dict[str, tuple[int, Chance]]] | None = None
+    counted: Callable[[Profile], int] | None = None
+    reads: Reads = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """An event that cancels, restarts or is waited for.
+
+    Attributes:
+        match: a property that must equal the instance's key, or ``coupon.code``: the journey's own coupon; "" for none.
+        covers: the event also counts when it has emptied the instance's cart, or the profile has none.
+        cart_empty: not an event but a state: the instance's cart holds nothing.
+        heard: the statistic of when it happened last, for each key and (``None``) at all; 0 where nobody asks.
+    """
+
+    types: tuple[str, ...]
+    where: Predicate | None = None
+    match: str = ""
+    covers: bool = False
+    cart_empty: bool = False
+    heard: int = 0
+
+
+def key_of(event: Event, prop: str) -> str:
+    """What tells instances apart in an event: its property as text; "" without one."""
+    value = value_at(event.props, prop) if prop else None
+    return "" if value is None else str(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Go on after a time; ``within_day``: before the local day ends all the same."""
+
+    duration: Duration
+    within_day: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WaitFor:
+    """Go on at ``on_event`` when it is heard, at ``on_timeout`` when it is not; ``reset``: what begins the wait anew."""
+
+    listeners: tuple[Listener, ...]
+    reset: tuple[Listener, ...]
+    timeout: Duration
+    on_event: int
+    on_timeout: int
+
+
+Payload = Callable[[Profile, Instance, int], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Emit:
+    """Send a trigger record: an eligible moment.
+
+    ``payload``: (name, how it is read, whether the message makes no sense without it).
+    """
+
+    step: str
+    template: str
+    payload: tuple[tuple[str, Payload, bool], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """Go on at the next operation when the rule holds, else at ``otherwise``."""
+
+    judge: Judge
+    otherwise: int
+
+
+@dataclass(frozen=True, slots=True)
+class Jump:
+    """Go on elsewhere; past the end it is over."""
+
+    to: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """Go on at the next operation when the event heard last looks like that, else at ``otherwise``."""
+
+    where: Predicate
+    otherwise: int
+
+
+@dataclass(frozen=True, slots=True)
+class Until:
+    """Go on at an instant that the profile implies; where there is none, at ``otherwise`` and at once."""
+
+    due: Callable[[Profile, Instance, int], int | None]
+    otherwise: int
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """Change the profile (saying so in ``dirty``), or what the journey knows. ``issues``: a coupon."""
+
+    act: Callable[[Profile, Instance, int], None]
+    issues: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Give people something to do: a moment, too. ``template`` is its title."""
+
+    step: str
+    template: str
+    queue: str
+    assignee: str
+    due: Duration | None
+
+
+Moment = Emit | Task
+Operation = Wait | WaitFor | Emit | Branch | Jump | Fork | Until | Act | Task
+
+_NAMED: Final = re.compile(r"\{(\w+)\}")
+
+
+def filled(text: str, context: dict[str, Any]) -> str:
+    """``order_{nth}`` with what the journey knows by that name; what it does not know stays."""
+    return _NAMED.sub(lambda found: str(context.get(found[1], found[0])), text) if "{" in text else text
+
+
+NO_LIMITS: Final = Limits()
+
+
+@dataclass(frozen=True, slots=True)
+class ConsentRule:
+    """What must be agreed to at the moment of sending. ``opt_out``: it is enough that it was not refused."""
+
+    channel: str
+    topic: str
+    opt_out: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledTrigger:
+    """A trigger, ready to run.
+
+    Attributes:
+        revision: content hash of its document.
+        key: property of the opening event that tells instances apart; "" for one at a time.
+        again: ``every``, ``once``, or how long after the last entry the next may be.
+        max_age_ms: a moment decided later than this after it was due is ``expired`` (R17).
+        pace_ms: over how long moments that are decided late are spread (R17).
+        keeps: properties of the event heard last that its branches ask for.
+        limits: what holds its moments back beside consent.
+        skips_late: of several moments that were missed, only the newest goes out.
+        says, document: as written, for people.
+    """
+
+    name: str
+    revision: str
+    kind: str
+    topic: str
+    entry: Entry
+    key: str
+    when: Judged | None
+    cancel: tuple[Listener, ...]
+    restart: tuple[Listener, ...]
+    again: str | Duration
+    consent: ConsentRule | None
+    max_age_ms: int
+    pace_ms: int
+    program: tuple[Operation, ...]
+    keeps: tuple[str, ...] = ()
+    limits: Limits = NO_LIMITS
+    skips_late: bool = False
+    says: str = ""
+    document: Any = None
+
+    def hears(self) -> set[str]:
+        """Event types that its live instances listen to."""
+        heard = {name for listener in (*self.cancel, *self.restart) for name in listener.types}
+        for operation in self.program:
+            if isinstance(operation, WaitFor):
+                heard |= {name for one in (*operation.listeners, *operation.reset) for name in one.types}
+        return heard
+
+    def next_emit(self, at: int) -> Moment | None:
+        """The next moment that a journey at this place would come to, taking no branch for granted."""
+        for operation in self.program[at:]:
+            if isinstance(operation, Emit | Task):
+                return operation
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class TriggerSpec:
+    """What a kind of entry says of itself.
+
+    Attributes:
+        name: the key under ``on`` that names it.
+        keys: all keys it allows beside its name.
+        compile: (node of ``on``, the trigger's name, scope) -> entry.
+        words: ``on`` in plain words, in either language, to follow "when".
+        examples: scenarios of a trigger called ``it``; executed by a test, printed in the reference.
+    """
+
+    name: str
+    says: str
+    keys: tuple[str, ...]
+    compile: Callable[[Node, str, Scope], Entry]
+    words: Words | None = None
+    examples: tuple[str, ...] = ()
+
+
+class Maker(Protocol):
+    """What lays steps end to end, as a step sees it.
+
+    Attributes:
+        program: the operations so far; a step appends its own.
+        jumps: (place in the program, the node that names it) of labels that are still to come.
+    """
+
+    trigger: str
+    key: str
+    program: list[Operation]
+    jumps: list[tuple[int, Node]]
+
+    @property
+    def scope(self) -> Scope:
+        """What the compiler offers."""
+        ...
+
+    def add(self, steps: Iterable[Node]) -> None:
+        """Lay more steps."""
+        ...
+
+    def next_step(self) -> str:
+        """The number of the next moment."""
+        ...
+
+    def next_coupon(self) -> int:
+        """The number of the next coupon."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class StepSpec:
+    """What a step says of itself.
+
+    Attributes:
+        name: the key that names it.
+        says: one line, for the reference.
+        compile: (what stands under its name, the maker): appends its operations.
+        words: what stands under its name in plain words, in either language.
+        examples: scenarios of a trigger called ``it``; executed by a test.
+    """
+
+    name: str
+    says: str
+    compile: Callable[[Node, Maker], None]
+    words: Callable[[Any, Tongue], str]
+    examples: tuple[str, ...] = ()
+
+
+class TriggerScope(Scope, Protocol):
+    """What the compiler offers those who compile triggers: the scope of operators, the kinds of entry, and the steps."""
+
+    trigger_kinds: dict[str, TriggerSpec]
+    policies: dict[str, Node]
+    steps: dict[str, StepSpec]

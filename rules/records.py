@@ -1,0 +1,172 @@
+"""What goes out, as bytes: changes, trigger records, decisions. Logical times only, so that the same occasion is the
+same bytes whenever and wherever it is decided (RELIABILITY R13)."""
+
+from __future__ import annotations
+
+from datetime import tzinfo
+from typing import Any, Final
+
+import orjson
+
+from profiles.ids import digest64, trigger_id
+from profiles.moments import MINUTE_MS, iso
+from profiles.state import Instance, Profile
+from profiles.wire import COUPONS, DECISIONS, SEGMENT_CHANGES, TASKS, Record, coupon_code, trigger_topic
+from rules.program import CompiledTrigger, Emit, Task, filled
+
+_LATE_MS: Final = MINUTE_MS
+"""Decided later than this after it was due, a moment has waited for something that was down."""
+
+_CONTACT = ("email", "phone", "first_name", "last_name", "name", "locale", "timezone")
+
+
+def change(
+    profile: Profile, segment: str, entered: bool, now_ms: int, cause: tuple[str, str], effective_ms: int
+) -> Record:
+    """A customer entered or left a segment. ``corrected``: because of something told late."""
+    what = "entered" if entered else "exited"
+    at = iso(now_ms)
+    value = {
+        "change_id": trigger_id(f"segment:{segment}", what, profile.address, f"{now_ms}:{cause[1]}"),
+        "segment": segment,
+        "change": what,
+        "address": profile.address,
+        "at": at,
+        "effective_at": at if effective_ms == now_ms else iso(effective_ms),
+        "corrected": effective_ms < now_ms - 60_000,
+        "cause": {"event": cause[0], "message_id": cause[1]},
+    }
+    return Record(SEGMENT_CHANGES, profile.address, orjson.dumps(value))
+
+
+def sent(
+    profile: Profile,
+    trigger: CompiledTrigger,
+    run: Instance,
+    emit: Emit,
+    payload: dict[str, Any],
+    because: list[Any],
+    consent: dict[str, Any] | None,
+    now_ms: int,
+    late_ms: int,
+) -> Record:
+    """A moment worth acting on: all that a sender needs (M98). ``late_ms``: how long after ``now_ms`` it is decided."""
+    name = trigger_id(run.trigger, emit.step, run.opened_by, run.occasion)
+    not_before_ms = now_ms + held_back_ms(name, late_ms, trigger.pace_ms, trigger.max_age_ms)
+    value = {
+        "trigger_id": name,
+        "trigger": run.trigger,
+        "version": run.revision,
+        "class": trigger.kind,
+        "topic": trigger.topic,
+        "step": emit.step,
+        "template": filled(emit.template, run.context),
+        "at": iso(now_ms),
+        "send": {"not_before": iso(not_before_ms), "not_after": iso(now_ms + trigger.max_age_ms)},
+        "profile": _contact(profile),
+        "consent": consent,
+        "experiment": run.context.get("experiment"),
+        "payload": payload,
+        "because": because,
+        "cause": {"event": run.cause[0], "message_id": run.cause[1]},
+        "corrected": False,
+    }
+    return Record(trigger_topic(run.trigger), profile.address, orjson.dumps(value))
+
+
+def _contact(profile: Profile) -> dict[str, Any]:
+    said = ((name, profile.traits[name].value) for name in _CONTACT if name in profile.traits)
+    return {"address": profile.address, **{name: value for name, value in said if value is not None}}
+
+
+def task(profile: Profile, run: Instance, task: Task, zone: tzinfo, now_ms: int) -> Record:
+    """Something for a person to do."""
+    value = {
+        "task_id": trigger_id(run.trigger, task.step, run.opened_by, run.occasion),
+        "trigger": run.trigger,
+        "version": run.revision,
+        "step": task.step,
+        "queue": task.queue,
+        "title": filled(task.template, run.context),
+        "assignee": task.assignee or None,
+        "at": iso(now_ms),
+        "due": iso(task.due.after(now_ms, zone)) if task.due is not None else None,
+        "profile": _contact(profile),
+        "because": run.context["because"],
+        "cause": {"event": run.cause[0], "message_id": run.cause[1]},
+    }
+    return Record(TASKS, profile.address, orjson.dumps(value))
+
+
+def coupon(profile: Profile, run: Instance, now_ms: int) -> Record:
+    """A coupon, for the shop to accept; the shell completes its code."""
+    given = run.context["coupon"]
+    value = {
+        "coupon_id": given["id"],
+        "code": coupon_code(given["stem"]),
+        "offer": given["offer"],
+        "trigger": run.trigger,
+        "address": profile.address,
+        "at": iso(now_ms),
+        "valid_until": given["valid_until"],
+    }
+    return Record(COUPONS, profile.address, orjson.dumps(value))
+
+
+def held_back_ms(name: str, late_ms: int, pace_ms: int, max_age_ms: int) -> int:
+    """How long after it was due a moment may be sent, so that those of an outage do not go out all at once (R17).
+
+    Lateness counts in whole paces: decided once more, a little later, a moment has the same bytes. Where little of its
+    time is left, the steps are smaller.
+
+    Args:
+        name: its id, whose hash says where within a pace it goes.
+        late_ms: how long after it was due it is decided.
+        pace_ms: over how long they are spread.
+        max_age_ms: afterwards it is stale; ``late_ms`` is not greater.
+    Returns:
+        0 for what is not late; else more than ``late_ms`` where there is time left, and less than ``max_age_ms``.
+    """
+    if late_ms < _LATE_MS:
+        return 0
+    while pace_ms >= _LATE_MS:
+        held_ms = (late_ms // pace_ms + 1) * pace_ms + digest64(name) % pace_ms
+        if held_ms < max_age_ms:
+            return held_ms
+        pace_ms //= 2
+    return 0
+
+
+def decided(
+    profile: Profile,
+    trigger: str,
+    step: str,
+    opened_by: str,
+    occasion: str,
+    reason: str | None,
+    detail: Any,
+    now_ms: int,
+) -> Record:
+    """The one decision of an eligible moment: emitted, or suppressed and why (D7)."""
+    value = {
+        "decision_id": trigger_id(trigger, step, opened_by, occasion),
+        "trigger": trigger,
+        "step": step,
+        "outcome": "emitted" if reason is None else "suppressed",
+        "reason": reason,
+        "detail": detail,
+        "address": profile.address,
+        "at": iso(now_ms),
+    }
+    return Record(DECISIONS, profile.address, orjson.dumps(value))
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON may hold it: an exact fraction becomes a number rounded to six places."""
+    if isinstance(value, dict):
+        return {key: plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(one) for one in value]
+    if value is None or isinstance(value, str | int | bool):
+        return value
+    return round(float(value), 6)
