@@ -1,0 +1,184 @@
+"""What a batch does to the world: one atomic write of its shards, then its outbox to the log, in that order.
+
+    compute -> commit_shard (profiles, alarms, outbox, cursor, new token) -> publish -> trim with the next write
+
+A batch settles after the one before it; a store that does not answer is asked again with the very same writes (their
+tokens say whether the first try succeeded), and nothing is consumed meanwhile (R27).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
+
+from profiles.wire import INPUT_TOPICS, Record, pack_record
+from stream import metrics
+from stream.cache import Held
+from stream.clock import monotonic_ns
+from stream.ports import Log, ProfileStore, ShardState, ShardWrite
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+TOLD_MAX: Final = 8
+RETRY_WAIT_S: Final = (0.05, 0.1, 0.25, 0.5, 1.0)
+
+
+class FencedOut(Exception):
+    """Another worker has written a shard of ours: what we hold of it is worth nothing any more (R4)."""
+
+
+@dataclass(slots=True)
+class Shard:
+    """A shard that we own, as of the last write that we have built.
+
+    Attributes:
+        next: per input topic, the next offset.
+        tombs: how many tombstones it holds.
+        trim: outbox entries published and acknowledged, to be cut off with the next write.
+        idle: not written since the last beat.
+    """
+
+    number: int
+    token: bytes
+    next: list[int]
+    clock_ms: int
+    ordinals: int
+    taken: dict[tuple[int, str], tuple[int, int]]
+    tombs: int = 0
+    trim: int = 0
+    idle: bool = True
+
+    @classmethod
+    def of(cls, number: int, state: ShardState) -> Shard:
+        """From what is stored."""
+        cursor = [state.cursor.get(topic, 0) for topic in INPUT_TOPICS]
+        return cls(number, state.token, cursor, state.clock_ms, state.ordinals, dict(state.taken), state.tombs)
+
+    def cursor(self) -> dict[str, int]:
+        """As the store wants it."""
+        return dict(zip(INPUT_TOPICS, self.next, strict=True))
+
+
+@dataclass(slots=True)
+class Draft:
+    """A shard's part of a batch, while it is computed."""
+
+    records: list[Record] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    members: list[tuple[str, int, bool]] = field(default_factory=list)
+    taken: dict[tuple[int, str], tuple[int, int]] = field(default_factory=dict)
+    touched: dict[str, Held] = field(default_factory=dict)
+    forgotten: list[int] = field(default_factory=list)
+    receipts: dict[str, bytes] = field(default_factory=dict)
+    undo_gone: list[str] = field(default_factory=list)
+    undo: dict[str, list[bytes]] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Batch:
+    """A computed batch on its way out.
+
+    Attributes:
+        records: shard -> what to publish, in the outbox's order.
+        lows: partition -> the low time that holds once this batch is settled.
+        offsets: what Kafka may be told then.
+        oldest_ms: when the first of its inputs was received; 0: it has none.
+    """
+
+    writes: list[ShardWrite]
+    records: dict[int, list[Record]]
+    lows: dict[int, int]
+    offsets: Mapping[tuple[str, int], int]
+    woken: list[str]
+    oldest_ms: int = 0
+
+
+async def read(what: str, ask: Callable[[], Awaitable[T]]) -> T:
+    """Ask the store until it has answered: a read may be repeated at will."""
+    tries = 0
+    while True:
+        try:
+            return await ask()
+        except OSError as error:
+            metrics.STORE_RETRIES.inc()
+            log.warning("the store did not tell %s, asking again: %s", what, type(error).__name__)
+            await asyncio.sleep(RETRY_WAIT_S[min(tries, len(RETRY_WAIT_S) - 1)])
+            tries += 1
+
+
+async def commit(store: ProfileStore, writes: list[ShardWrite]) -> None:
+    """Write until the store has answered.
+
+    Raises:
+        FencedOut: a shard has another owner, or went back in time.
+    """
+    tries = 0
+    started_ns = monotonic_ns()
+    while True:
+        try:
+            refused = await store.commit(writes)
+            break
+        except OSError as error:
+            metrics.STORE_RETRIES.inc()
+            log.warning("the store did not answer a write, asking again: %s", type(error).__name__)
+            await asyncio.sleep(RETRY_WAIT_S[min(tries, len(RETRY_WAIT_S) - 1)])
+            tries += 1
+    metrics.COMMIT.observe((monotonic_ns() - started_ns) / 1e9)
+    if refused:
+        metrics.FENCED.inc(len(refused))
+        told = (
+            f"shards {refused}"
+            if len(refused) <= TOLD_MAX
+            else f"shards {refused[:TOLD_MAX]} and {len(refused) - TOLD_MAX} more"
+        )
+        raise FencedOut(f"{told}: our token wanted, got another's")
+
+
+async def publish(out: Log, records: list[Record]) -> None:
+    """Publish until the broker has acknowledged everything; doubles are allowed, gaps are not."""
+    if not records:
+        return
+    tries = 0
+    started_ns = monotonic_ns()
+    metrics.OUTBOX.inc(len(records))
+    while True:
+        try:
+            await out.publish(records)
+            break
+        except OSError as error:
+            log.warning("the broker did not take %d records, sending again: %s", len(records), error)
+            await asyncio.sleep(RETRY_WAIT_S[min(tries, len(RETRY_WAIT_S) - 1)])
+            tries += 1
+    metrics.OUTBOX.dec(len(records))
+    metrics.PUBLISH.observe((monotonic_ns() - started_ns) / 1e9)
+
+
+def write_of(shard: Shard, draft: Draft | None, token: bytes, generation: str) -> ShardWrite:
+    """The write of a shard: moves its cursor and token, and stores what the draft holds."""
+    write = ShardWrite(
+        shard=shard.number,
+        expected=shard.token,
+        token=token,
+        cursor=shard.cursor(),
+        clock_ms=shard.clock_ms,
+        generation=generation,
+        trim=shard.trim,
+    )
+    shard.token = token
+    shard.trim = 0
+    shard.idle = False
+    if draft is not None:
+        write.outbox = [pack_record(record) for record in draft.records]
+        write.new_names = draft.names
+        write.members = draft.members
+        write.taken = draft.taken
+        write.forgotten = draft.forgotten
+        write.receipts = draft.receipts
+        write.undo_gone = draft.undo_gone
+        write.undo = draft.undo
+    return write

@@ -1,0 +1,229 @@
+"""A log run through ``step`` on the log's clock, in this process: backtests, and whatever else asks what would have been.
+
+    outcome = replayed(source, rulebook, until_ms, Days)
+
+Profiles are in memory, nothing is stored and nothing goes out; who listens hears every ``Step`` in the order of time.
+An input counts at its logical time. Alarms due before it fire first, each at its own instant; what one address tells
+another is taken at once, as a worker takes it that has all partitions. So for each key come out, in the same order,
+the same bytes that such a worker publishes (tests/stream/test_replay.py).
+
+An input that ``step`` refuses is set aside as a worker would set it aside: the profile is as if it had never come. To
+know how it was before, everything is read once more, without; such inputs are rare.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from typing import Generic, Protocol, TypeVar
+
+from profiles.errors import BadInput
+from profiles.moments import FOREVER
+from profiles.state import Profile
+from profiles.wire import Command, Event, Wake
+from rules.engine import SEGMENT, Kept, Stuck, step
+from rules.outcome import Step
+from rules.rulebook import Rulebook
+
+Given = Event | Command
+Source = Callable[[], Iterable[Given]]
+"""Gives the inputs in the order of logical time, the same ones each time it is called."""
+
+
+class Listener(Protocol):
+    """Hears what every input and every alarm did."""
+
+    def hear(self, profile: Profile, out: Step, at_ms: int) -> None:
+        """One step of one profile, at that logical time."""
+        ...
+
+
+Heard = TypeVar("Heard", bound=Listener)
+
+
+@dataclass
+class Replayed(Generic[Heard]):
+    """What came of a log.
+
+    Attributes:
+        heard: the listener, which heard everything once.
+        profiles: address -> profile, as of the end.
+        inputs: how many were taken.
+        aside: number of an input that was set aside -> the reason.
+        passes: how often the log was read.
+    """
+
+    heard: Heard
+    profiles: dict[str, Profile]
+    inputs: int
+    aside: dict[int, str]
+    passes: int
+
+
+def replayed(
+    source: Source,
+    rulebook: Rulebook,
+    until_ms: int | None,
+    listener: Callable[[], Heard],
+    tell: Callable[[int], None] | None = None,
+) -> Replayed[Heard]:
+    """Run a log through the rules.
+
+    Args:
+        source: the inputs; their logical time is ``received_ms``, and never goes back.
+        until_ms: alarms due before it fire; inputs from it on are left out. ``None``: the instant of
+            the last input, of which nobody knows whether more is to come.
+        listener: makes one that has heard nothing; it is asked anew for every pass.
+        tell: called with the number of inputs read so far in this pass, every thousandth.
+    """
+    aside: dict[int, str] = {}
+    without: dict[str, tuple[Kept, ...]] = {}
+    passes = 0
+    with _collector_at_rest():
+        while True:
+            passes += 1
+            run = Replay(rulebook, listener(), without)
+            taken, failed = _pass(run, source, until_ms, aside, tell)
+            if not failed:
+                return Replayed(run.listener, run.profiles, taken, aside, passes)
+
+
+def _pass(
+    run: Replay[Heard],
+    source: Source,
+    until_ms: int | None,
+    aside: dict[int, str],
+    tell: Callable[[int], None] | None,
+) -> tuple[int, int]:
+    """Read the log once; how many inputs were taken, and how many things failed and are left out of the next pass."""
+    end_ms = FOREVER if until_ms is None else until_ms
+    taken = failed = 0
+    for number, given in enumerate(source(), start=1):
+        if given.received_ms >= end_ms:
+            break
+        if tell is not None and not number % 1_000:
+            tell(number)
+        if number in aside:
+            continue
+        taken += 1
+        try:
+            run.take(given)
+        except Stuck as error:
+            if error.kept[0] == SEGMENT:
+                aside[number] = "bug"
+            else:
+                run.do_without(error)
+            failed += 1
+        except Exception as error:
+            aside[number] = error.reason if isinstance(error, BadInput) else "bug"
+            failed += 1
+    return taken, failed + run.until(run.now_ms if until_ms is None else until_ms)
+
+
+@contextmanager
+def _collector_at_rest() -> Iterator[None]:
+    """Profiles hold no rings, so reference counts free all there is; to look through them all for rings, again and
+    again, takes a third of the time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+@dataclass
+class Replay(Generic[Heard]):
+    """Profiles in memory, and the alarms of all of them.
+
+    Attributes:
+        without: address -> what its profile had kept for later and cannot be done (``Stuck``).
+        at_work: the address that was stepped last.
+    """
+
+    rulebook: Rulebook
+    listener: Heard
+    without: dict[str, tuple[Kept, ...]] = field(default_factory=dict)
+    profiles: dict[str, Profile] = field(default_factory=dict)
+    now_ms: int = -FOREVER
+    at_work: str = ""
+    _alarms: list[tuple[int, str]] = field(default_factory=list)
+    _queued: dict[str, int] = field(default_factory=dict)
+    _broken: set[str] = field(default_factory=set)
+
+    def take(self, given: Given) -> None:
+        """Take one input, after all alarms that are due before it.
+
+        Raises:
+            BadInput, Stuck: its profile is worth nothing any more; the pass must be made again without the cause.
+        """
+        if given.received_ms > self.now_ms:
+            self.now_ms = given.received_ms
+        if self._alarms and self._alarms[0][0] < self.now_ms:
+            self.until(self.now_ms)
+        given.seen_ms = self.now_ms
+        out = self._step(given.address, given)
+        waiting = out.commands if out is not None else []
+        for command in waiting:
+            profile = self.profiles.get(command.address)
+            command.seen_ms = max(command.received_ms, profile.seen_ms if profile is not None else 0)
+            out = self._step(command.address, command)
+            if out is not None:
+                waiting.extend(out.commands)
+
+    def until(self, until_ms: int) -> int:
+        """Fire all alarms due before this instant, in the order of time.
+
+        Returns:
+            How many could not be done.
+        """
+        alarms, queued, failed = self._alarms, self._queued, 0
+        while alarms and alarms[0][0] < until_ms:
+            due_ms, address = heappop(alarms)
+            if queued.get(address) != due_ms:
+                continue  # An earlier one was queued since, and has been here.
+            del queued[address]
+            alarm_ms = self.profiles[address].alarm_ms()
+            if alarm_ms is None:
+                continue
+            if alarm_ms > due_ms:
+                self._queue(address, alarm_ms)  # It was put off.
+                continue
+            try:
+                self._step(address, Wake(due_ms))
+            except Stuck as error:
+                self.do_without(error)
+                failed += 1
+        return failed
+
+    def do_without(self, error: Stuck) -> None:
+        """Leave out of the next pass what the profile at work had kept and cannot be done."""
+        self.without[self.at_work] = (*self.without.get(self.at_work, ()), error.kept)
+
+    def _step(self, address: str, given: Given | Wake) -> Step | None:
+        profile = self.profiles.get(address)
+        if profile is None:
+            profile = self.profiles[address] = Profile(address)
+        if self._broken and address in self._broken:
+            return None  # Until the next pass nobody knows how it is.
+        self.at_work = address
+        try:
+            out = step(profile, given, self.rulebook, without=self.without.get(address, ()))
+        except Exception:
+            self._broken.add(address)
+            raise
+        if profile.timers:
+            alarm_ms = min(profile.timers.values())
+            if alarm_ms < self._queued.get(address, FOREVER):
+                self._queue(address, alarm_ms)
+        if out.records or out.members:
+            self.listener.hear(profile, out, given.seen_ms)
+        return out
+
+    def _queue(self, address: str, alarm_ms: int) -> None:
+        self._queued[address] = alarm_ms
+        heappush(self._alarms, (alarm_ms, address))

@@ -1,0 +1,76 @@
+"""The generation in force: rule files from a folder, compiled whole, and kept in the store under their hash."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import orjson
+
+import rules
+from profiles.errors import Refused
+from rules.compile import compile_rules
+from rules.doubts import checked_rules
+from rules.rulebook import Rulebook
+from stream.ports import ProfileStore
+
+PACKS: Final = Path(rules.__file__).parent / "packs"
+"""The ready-made rules."""
+
+IN_FORCE: Final = "generation"
+
+
+def read_rule_files(folder: Path) -> list[tuple[str, str]]:
+    """(path as people know it, text) of every YAML file below a folder, in name order.
+
+    Raises:
+        Refused: there is none, or one cannot be read as text.
+    """
+    paths = sorted(path for path in folder.rglob("*.yaml") if path.is_file()) if folder.is_dir() else []
+    if not paths:
+        raise Refused(f"rules: a folder with *.yaml files wanted, got {folder}")
+    files = []
+    for path in paths:
+        try:
+            files.append((str(path.relative_to(folder)), path.read_text(encoding="utf-8")))
+        except UnicodeDecodeError as error:
+            raise Refused(f"{path}: UTF-8 text wanted, got other bytes at {error.start}") from error
+    return files
+
+
+def load(folder: Path, *, zone: str = "", currency: str = "") -> Rulebook:
+    """Compile a folder of rules, and refuse also what nobody can mean.
+
+    Raises:
+        Refused: no files.
+        BadDocument: with every mistake, or every doubt, each at its file and line.
+    """
+    return checked_rules(read_rule_files(folder), zone=zone, currency=currency)
+
+
+async def announce(store: ProfileStore, rulebook: Rulebook, files: list[tuple[str, str]]) -> None:
+    """Keep the files of the generation in force, so that whoever reads profiles can read them by its rules."""
+    value = {
+        "hash": rulebook.hash,
+        "zone": rulebook.zone_name,
+        "currency": rulebook.currency,
+        "files": [{"name": name, "text": text} for name, text in files],
+    }
+    await store.put_doc(IN_FORCE, orjson.dumps(value))
+
+
+async def in_force(store: ProfileStore) -> tuple[Rulebook, list[tuple[str, str]]] | None:
+    """The generation that workers announced last; ``None`` before any did."""
+    value = await store.get_doc(IN_FORCE)
+    return read_generation(value) if value is not None else None
+
+
+def read_generation(value: bytes) -> tuple[Rulebook, list[tuple[str, str]]]:
+    """The document ``IN_FORCE``, compiled: the rulebook, and its files as (name, text).
+
+    Raises:
+        BadDocument: announced by workers that know rules which we do not.
+    """
+    told = orjson.loads(value)
+    files = [(one["name"], one["text"]) for one in told["files"]]
+    return compile_rules(files, zone=told["zone"], currency=told["currency"]), files

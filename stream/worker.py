@@ -1,0 +1,177 @@
+"""One worker, opened and wired in one readable order: rules, store, clock, engine, log, Faust."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from typing import Final
+
+import orjson
+
+from profiles.errors import Refused
+from profiles.ids import SHARDS
+from profiles.wire import INPUT_TOPICS
+from stream import app, metrics, rulebook
+from stream.app import Worker
+from stream.clock import LogClock, StoreClock, SystemIds
+from stream.effects import commit
+from stream.feed import Gap
+from stream.handlers import Handlers, Progress
+from stream.health import Health, Stalled, watch
+from stream.log import KafkaLog
+from stream.ports import Ids, ProfileStore, ShardWrite
+from stream.settings import Settings
+from stream.store import RedisStore
+
+GC_AFTER: Final = 500_000
+"""New objects before a look at the youngest: more than the inputs that are buffered, which no look would free."""
+
+
+def tune() -> None:
+    """Make this process a worker's: what is imported and compiled by now stays, and is not looked through again."""
+    gc.unfreeze()  # What the worker before left is looked through once.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_AFTER, 50, 100)
+
+
+INSTALLATION: Final = "installation"
+
+
+class LiveWorker:
+    """A worker with everything it stands on; ``start``, ``wait`` and ``stop`` as ``stream.app.Worker``."""
+
+    def __init__(self, settings: Settings, *, relaxed: bool = False) -> None:
+        """Open nothing yet.
+
+        Raises:
+            Refused, BadDocument: the rules are not to be had.
+        """
+        agreed, own = settings
+        self._partitions = agreed.partitions
+        self._files = rulebook.read_rule_files(own.rules)
+        self.rules = rulebook.load(own.rules, zone=agreed.zone, currency=agreed.currency)
+        self.store = RedisStore(own.redis_url)
+        self.clock = LogClock() if agreed.clock == "log" else StoreClock(self.store.now_ms)
+        out = KafkaLog(own)
+        self._handlers = Handlers(
+            self.store,
+            out,
+            self.clock,
+            SystemIds(),
+            self.rules,
+            own,
+            agreed.partitions,
+            secret=bytes.fromhex(agreed.secret),
+            relaxed=relaxed,
+        )
+        self._worker = Worker(settings, self._handlers, out, on_gap=_count_gap)
+        self._own = own
+        self._watches: list[asyncio.Task[None]] = []
+        self.is_member = False
+
+    async def start(self) -> None:
+        """Ready when the group has given us our partitions.
+
+        Raises:
+            Refused: the store or the topics break a rule (R28).
+            OSError: the store or the brokers do not answer.
+            Fault: something else went wrong on the way.
+        """
+        await self._handlers.start()
+        self._watches.append(asyncio.get_running_loop().create_task(self._watch_engine()))
+        await self._same_installation()
+        await rulebook.announce(self.store, self.rules, self._files)
+        metrics.RULES.clear()
+        metrics.RULES.labels(self.rules.hash).set(1)
+        await self._worker.start()
+        self._watches.append(asyncio.get_running_loop().create_task(self._watch_progress()))
+        self.is_member = True
+
+    async def _same_installation(self) -> None:
+        """Shards and partitions are fixed when an installation begins (R28)."""
+        now = {"shards": SHARDS, "partitions": self._partitions}
+        told = await self.store.get_doc(INSTALLATION)
+        if told is None:
+            await self.store.put_doc(INSTALLATION, orjson.dumps(now))
+        elif orjson.loads(told) != now:
+            raise Refused(f"store: an installation of {now} wanted, got one of {orjson.loads(told)}")
+
+    async def wait(self) -> None:
+        """Until it was stopped; raises what ended it."""
+        await self._worker.wait()
+
+    async def _watch_engine(self) -> None:
+        """Tell the worker at once when the engine has failed: nothing may be released or committed then."""
+        try:
+            await self._handlers.failed()
+        except Exception as error:
+            self._worker.fail("the engine", error)
+
+    async def _watch_progress(self) -> None:
+        """End a worker that stands still for no reason: another one begins at the cursor."""
+        try:
+            await watch(self._own, self._handlers.applied, self.store.now_ms)
+        except Stalled as error:
+            self._worker.fail("the watchdog", error)
+
+    def progress(self) -> Progress:
+        """How far we are."""
+        return self._handlers.progress()
+
+    async def stop(self) -> None:
+        """Finish what is under way and let go of everything."""
+        self.is_member = False
+        await self._worker.stop()
+        await self._handlers.stop()
+        for watching in self._watches:
+            watching.cancel()
+        await self.store.close()
+
+
+def _count_gap(gap: Gap) -> None:
+    metrics.GAPS.inc()
+    app.log.warning("%s/%d: no records from offset %d to %d", gap.topic, gap.partition, gap.wanted, gap.found)
+
+
+def run(settings: Settings) -> int:
+    """Run a worker as its own process until SIGTERM or SIGINT; the process's exit code."""
+    health: Health | None = None
+    ticking: asyncio.Task[None] | None = None
+
+    async def make(settings: Settings) -> LiveWorker:
+        nonlocal health, ticking
+        if health is None and settings.own.metrics_port:  # The process's, whichever worker it runs.
+            health = Health()
+            ticking = asyncio.get_running_loop().create_task(health.tick())
+            health.serve(settings.own.metrics_port)
+        worker = LiveWorker(settings)
+        if health is not None:
+            health.is_ready = lambda: worker.is_member
+        tune()
+        return worker
+
+    return app.run(settings, make)
+
+
+async def begin_log_anew(store: ProfileStore, ids: Ids) -> None:
+    """A log that forgot everything begins at offset 0: a new generation of topics, the profiles stay (R10).
+
+    Only ``dev`` may ask for it, whose broker keeps nothing over a stop. No worker may run.
+    """
+    shards = range(SHARDS)
+    states = await store.read_shards(shards)
+    writes = [
+        ShardWrite(
+            shard=shard,
+            expected=state.token,
+            token=ids.token(),
+            cursor=dict.fromkeys(INPUT_TOPICS, 0),
+            clock_ms=state.clock_ms,
+            generation=state.generation,
+            taken=dict.fromkeys(state.taken, (-1, -1)),
+        )
+        for shard, state in zip(shards, states, strict=True)
+        if state.token
+    ]
+    await commit(store, writes)
