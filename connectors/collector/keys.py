@@ -1,0 +1,140 @@
+"""Write keys: who sends, and how far we believe it.
+
+A *public* key stands in a page's source, so anybody may use it: it may name a user and an anonymous id, its e-mail
+is only a claim. A *secret* key is a back end's: it may name everything. The document, JSON or YAML, inline in
+``OPPORTUNE_WRITE_KEYS`` or in the file that it names:
+
+    {"wk_4ZLQ": {"source": "web",  "kind": "public"},
+     "sk_9TGB": {"source": "shop", "kind": "secret"},
+     "sk_Q1HX": {"source": "till-history", "kind": "secret", "backfill": true}}
+
+Two keys of one source are one sender (so that keys can be changed without a gap). ``late_days`` is how old an event
+may be: 7 for public keys, 30 for secret ones; ``backfill`` says that all that comes is history, without such a bound.
+"""
+
+from __future__ import annotations
+
+import re
+from base64 import b64decode, b64encode
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from profiles.errors import Refused
+from profiles.moments import DAY_MS
+
+LATE_DAYS: Final = {"public": 7, "secret": 30}
+_SOURCE = re.compile(r"[a-z0-9][a-z0-9_.-]{0,39}")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Who sends.
+
+    Attributes:
+        name: in every event, metric and dead letter of this sender; message ids are unique within it.
+        trusted: may name all identifiers, and its clock is believed.
+        late_ms_max: an event that happened longer ago is dead-lettered ``too_late``.
+        backfill: all it sends is history: no lower bound, and nothing goes out because of it.
+    """
+
+    name: str
+    trusted: bool
+    late_ms_max: int
+    backfill: bool = False
+
+
+class Keys:
+    """Finds the source of a write key."""
+
+    def __init__(self, sources: Mapping[str, Source]) -> None:
+        self._by_key = dict(sources)
+        # What SDKs send, spelled out once, so that a request costs one look-up.
+        self._by_header = {b"Basic " + b64encode(f"{key}:".encode()): one for key, one in sources.items()}
+
+    def of(self, key: object) -> Source | None:
+        """The source of a write key as it stands in a body."""
+        return self._by_key.get(key) if type(key) is str else None
+
+    def of_header(self, value: bytes) -> Source | None:
+        """The source of an ``Authorization: Basic`` header: the key is the user, the password is not looked at."""
+        known = self._by_header.get(value)
+        if known is not None:
+            return known
+        scheme, _, coded = value.partition(b" ")
+        if scheme.lower() != b"basic":
+            return None
+        try:
+            return self._by_key.get(b64decode(coded.strip()).partition(b":")[0].decode())
+        except ValueError:
+            return None
+
+
+def read_keys(text: str) -> Keys:
+    """Read write keys from a document, or from the file that ``text`` names.
+
+    Raises:
+        Refused: no such file, or not such a document; says every mistake, and no key.
+    """
+    where = "OPPORTUNE_WRITE_KEYS"
+    if not text.lstrip().startswith("{"):
+        where = text
+        try:
+            text = Path(text).read_text()
+        except OSError as error:
+            raise Refused(
+                f"{where or 'OPPORTUNE_WRITE_KEYS'}: a file of write keys wanted, got {error.strerror}"
+            ) from error
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise Refused(f"{where}{line}: a JSON or YAML document wanted, got something else") from None
+    if not isinstance(document, dict) or not document:
+        raise Refused(f"{where}: an object with one write key at least wanted")
+    mistakes: list[str] = []
+    sources: dict[str, Source] = {}
+    for number, (key, said) in enumerate(document.items(), start=1):
+        # A key may be secret: mistakes tell its number in the document.
+        try:
+            sources[_key(key)] = _source(said)
+        except ValueError as error:
+            mistakes.append(f"{where}: key {number}: {error}")
+    by_name: dict[str, Source] = {}
+    mistakes += [
+        f"{where}: source {source.name}: the same kind wanted in all its keys, got several"
+        for source in sources.values()
+        if by_name.setdefault(source.name, source) != source
+    ]
+    if mistakes:
+        raise Refused("\n".join(mistakes))
+    return Keys(sources)
+
+
+def _key(key: Any) -> str:
+    if not isinstance(key, str) or not re.fullmatch(r"[!-9;-~]{1,200}", key):
+        raise ValueError("1 to 200 printable characters without ':' wanted, as text")
+    return key
+
+
+def _source(said: Any) -> Source:
+    if not isinstance(said, dict):
+        raise ValueError("an object with source and kind wanted")
+    unknown = [name for name in said if name not in ("source", "kind", "late_days", "backfill")]
+    if unknown:
+        raise ValueError(f"source, kind, late_days, backfill wanted, got {unknown[0]!r}")
+    name, kind, backfill = said.get("source"), said.get("kind"), said.get("backfill", False)
+    if not isinstance(name, str) or not _SOURCE.fullmatch(name):
+        raise ValueError(f"source: 1 to 40 of a-z 0-9 _ . - wanted, got {name!r}")
+    if kind not in LATE_DAYS:
+        raise ValueError(f"kind: public or secret wanted, got {kind!r}")
+    if type(backfill) is not bool or (backfill and kind == "public"):
+        raise ValueError(f"backfill: true or false wanted, true for secret keys only, got {backfill!r}")
+    late_days = said.get("late_days", LATE_DAYS[kind])
+    if type(late_days) is not int or not 1 <= late_days <= 365:
+        raise ValueError(f"late_days: a whole number from 1 to 365 wanted, got {late_days!r}")
+    return Source(name, kind == "secret", late_days * DAY_MS, backfill)
