@@ -1,0 +1,31 @@
+"""Every metric of the window, named and described once. Labels come from code, never from what is asked (R25)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from prometheus_client import Counter, Gauge, Histogram
+
+REQUESTS: Final = Counter(
+    "opportune_console_requests_total",
+    "Requests answered, by route (its pattern, not its address) and HTTP status.",
+    ["route", "status"],
+)
+REQUEST_SECONDS: Final = Histogram(
+    "opportune_console_request_seconds",
+    "From a request's head read to the end of its answer.",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
+)
+MEMBERS: Final = Gauge(
+    "opportune_segment_members",
+    "Members of a segment, as last counted; of the first 500 segments by name.",
+    ["segment"],
+)
+SEGMENTS_LABELLED_MAX: Final = 500
+DECISIONS_KEPT: Final = Gauge("opportune_console_decisions_kept", "Decisions in the window's memory.")
+DECISIONS_BROKEN: Final = Counter(
+    "opportune_console_decisions_broken_total", "Records on the topic decisions that are no decisions; left out."
+)
+READER_RESTARTS: Final = Counter(
+    "opportune_console_reader_restarts_total", "Times that reading decisions began anew because the broker failed."
+)

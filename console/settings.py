@@ -1,0 +1,126 @@
+"""The settings of the window: where it listens and how much it keeps in mind; the rest is shared with the workers.
+
+    settings = read(os.environ)          # OPPORTUNE_API_PORT=8081, OPPORTUNE_REDIS_URL=…, OPPORTUNE_SECRET=…
+
+A setting's environment variable is ``OPPORTUNE_`` and its name in capitals. Broker, store, clock and secret are those
+of ``stream/settings.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Final
+
+import stream.settings
+from profiles.errors import Refused
+from stream.settings import PREFIX, Described, variable_of
+
+TOKEN_CHARS_MIN: Final = 24
+LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
+
+
+def _about(unit: str, meaning: str, *, least: int | None = None, most: int | None = None) -> dict[str, Any]:
+    return {"unit": unit, "meaning": meaning, "least": least, "most": most}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What one window works with.
+
+    Attributes:
+        shared: what it has in common with the workers.
+    """
+
+    shared: stream.settings.Settings
+    api_host: str = field(
+        default="127.0.0.1",
+        metadata=_about(
+            "address",
+            "Where the API listens. It asks nobody who they are: leave it on loopback, or put a proxy that does in front.",
+        ),
+    )
+    api_port: int = field(default=8081, metadata=_about("port", "Its port; 0 takes a free one.", least=0, most=65_535))
+    api_names: str = field(
+        default="",
+        metadata=_about(
+            "names with commas",
+            "Host names by which it may be asked (guards against pages that rebind a name of theirs to us); empty: "
+            "loopback's own when it listens there, else any.",
+        ),
+    )
+    api_token: str = field(
+        default="",
+        repr=False,
+        metadata=_about(
+            "text",
+            f"Who bears it may edit, erase and un-merge people through the API; {TOKEN_CHARS_MIN} characters or more. Empty: "
+            "nobody may, the API only reads.",
+        ),
+    )
+    api_decisions: int = field(
+        default=5_000,
+        metadata=_about("decisions", "How many of the latest it keeps in memory.", least=1, most=100_000),
+    )
+    api_sizes_ms: int = field(
+        default=1_000,
+        metadata=_about("ms", "How old a count of a segment's members may be when it is shown.", least=0, most=60_000),
+    )
+
+    def secret_bytes(self) -> bytes:
+        """The installation secret.
+
+        Raises:
+            Refused: there is none.
+        """
+        secret = self.shared.agreed.secret
+        if not secret:
+            raise Refused("OPPORTUNE_SECRET: at least 32 hexadecimal digits wanted, got nothing")
+        return bytes.fromhex(secret)
+
+    def names(self) -> frozenset[str]:
+        """Host names by which it may be asked; none: by any."""
+        named = [name.strip().lower() for name in self.api_names.split(",") if name.strip()]
+        if named or self.api_host not in LOOPBACK:
+            return frozenset(named)
+        return frozenset(LOOPBACK)
+
+
+def describe() -> Iterator[Described]:
+    """The window's own settings, in the order above, for the reference page."""
+    for one in fields(Settings)[1:]:
+        yield Described(variable_of(one.name), str(one.default), one.metadata["unit"], one.metadata["meaning"], False)
+
+
+def read(env: Mapping[str, str]) -> Settings:
+    """Read all settings; what is not set, or set to nothing, has its default.
+
+    Raises:
+        Refused: with a line for every mistake: which variable, what was wanted, what was found.
+    """
+    mistakes: list[str] = []
+    shared: stream.settings.Settings | None = None
+    try:
+        shared = stream.settings.read(env)
+    except Refused as error:
+        mistakes.append(str(error))
+    values: dict[str, Any] = {}
+    for one in fields(Settings)[1:]:
+        text = env.get(variable_of(one.name), "").strip()
+        if not text:
+            continue
+        values[one.name] = text
+        if one.name == "api_token" and len(text) < TOKEN_CHARS_MIN:
+            mistakes.append(f"{PREFIX}API_TOKEN: {TOKEN_CHARS_MIN} characters or more wanted, got {len(text)}")
+        if isinstance(one.default, int):
+            least, most = one.metadata["least"], one.metadata["most"]
+            if not (text.isascii() and text.isdigit() and len(text) < 10 and least <= int(text) <= most):
+                unit = one.metadata["unit"]
+                mistakes.append(
+                    f"{PREFIX}{one.name.upper()}: a whole number of {unit} from {least} to {most} wanted, got {text[:80]!r}"
+                )
+            else:
+                values[one.name] = int(text)
+    if mistakes or shared is None:
+        raise Refused("\n".join(mistakes))
+    return Settings(shared, **values)
