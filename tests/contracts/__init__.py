@@ -1,0 +1,1 @@
+"""Contracts: one suite a port, which every adapter passes."""

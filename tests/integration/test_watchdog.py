@@ -1,0 +1,55 @@
+"""A worker that stands still for no reason ends; one that waits for a server does not."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from stream.app import Fault
+from tests.conftest import Installation
+from tests.integration.parts import append, as_record, opened, producing, reading, working
+from tests.integration.test_hostile import USERS, added
+
+STALLED: dict[str, str] = {"stalled_ms": "2000", "request_ms": "2500"}
+
+
+async def test_a_worker_that_stands_still_though_records_wait_ends(installation: Installation) -> None:
+    shop = await opened(installation, **STALLED)
+    async with working(shop) as worker, producing(shop) as producer:
+        now_ms = await worker.store.now_ms()
+        async with worker._handlers._turn:  # What would never let go of it is a fault that nobody has found yet.
+            await append(shop, producer, [as_record(added(user, "m", now_ms)) for user in USERS])
+            with pytest.raises(Fault, match=r"the watchdog: .*progress within 2000 ms wanted, [0-9]+ records wait"):
+                await asyncio.wait_for(worker.wait(), 60)
+
+
+@pytest.mark.invariant("R27")
+async def test_a_worker_that_waits_for_the_broker_does_not_end(installation: Installation) -> None:
+    shop = await opened(installation, **STALLED)
+    async with working(shop) as worker, producing(shop) as producer, reading(shop) as topics:
+        now_ms = await worker.store.now_ms()
+        await append(shop, producer, [as_record(added(user, "one", now_ms)) for user in USERS])
+        await topics.settled()
+        installation.broker.pause()
+        ended = asyncio.ensure_future(worker.wait())
+        await asyncio.wait([ended], timeout=6)  # Three times as long as it may stand still.
+        installation.broker.resume()
+        assert not ended.done()
+        await append(shop, producer, [as_record(added(user, "two", now_ms)) for user in USERS])
+        await topics.settled()
+        ended.cancel()
+
+
+async def test_a_worker_with_nothing_to_do_does_not_end(installation: Installation) -> None:
+    shop = await opened(installation, **STALLED)
+    async with working(shop) as worker, producing(shop) as producer, reading(shop) as topics:
+        now_ms = await worker.store.now_ms()
+        await append(shop, producer, [as_record(added(user, "one", now_ms)) for user in USERS])
+        await topics.settled()
+        before = worker.progress().taken
+        ended = asyncio.ensure_future(worker.wait())
+        await asyncio.wait([ended], timeout=5)
+        assert not ended.done()
+        assert worker.progress().taken >= before
+        ended.cancel()

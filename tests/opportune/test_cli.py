@@ -1,0 +1,71 @@
+"""The front door, before any command does its work."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+COMMANDS = ("dev", "worker", "collector", "api", "topics", "rules", "import", "bench")
+
+
+def said(*words: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    """Run a command with these settings and no others."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("OPPORTUNE_")}
+    return subprocess.run(
+        [sys.executable, "-m", "opportune", *words],
+        env={**kept, **settings},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_tells_of_a_setting_that_nobody_reads(command: str) -> None:
+    done = said(command, "--help", OPPORTUNE_PARTITONS="16", OPPORTUNE_API_PROT="1", OPPORTUNE_PARTITIONS="8")
+    assert done.returncode == 0
+    assert done.stderr.splitlines() == [
+        "warning: OPPORTUNE_API_PROT: no such setting; did you mean OPPORTUNE_API_PORT?",
+        "warning: OPPORTUNE_PARTITONS: no such setting; did you mean OPPORTUNE_PARTITIONS?",
+    ]
+
+
+def test_settings_of_all_rooms_are_known_and_the_work_is_done(tmp_path: Path) -> None:
+    (tmp_path / "rules.yaml").write_text("segments: {buyers: {did: order}}")
+    settings = {"OPPORTUNE_ZONE": "UTC", "OPPORTUNE_COLLECTOR_PORT": "1", "OPPORTUNE_API_PORT": "2"}
+    done = said("rules", "check", str(tmp_path), **settings)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("good: 1 segments")
+
+
+def test_rules_test_runs_scenarios_and_tells_each_failure_at_its_line(tmp_path: Path) -> None:
+    shipped = sorted((ROOT / "rules" / "packs" / "shop" / "scenarios").glob("*.txt"))
+    done = said("rules", "test", *map(str, shipped), "--rules", str(ROOT / "rules" / "packs" / "shop"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"good: {len(shipped)} scenarios, ")
+
+    wrong, broken = tmp_path / "wrong.txt", tmp_path / "broken.txt"
+    wrong.write_text("segment a = {did: page_viewed}\n0d ana expect in\n0d ana page_viewed\n1d ana expect out, in")
+    broken.write_text("segment a = {did: page_viewed}\n\nsome day ana page_viewed")
+    done = said("rules", "test", str(wrong), str(broken))
+    assert done.returncode == 1
+    assert done.stdout.splitlines() == [
+        f"{wrong}:2: in wanted, got out",
+        f"{wrong}:4: out wanted, got in since 2026-01-01T00:00:00.000Z",
+        f"{broken}:3: a time like 36h, 1d12h, P3M or 2026-03-29T02:30 wanted, got 'some'",
+        "failed: 2 scenarios, 2 expectations, 3 failures",
+    ]
+
+
+def test_a_file_that_is_not_there_is_told_as_one_and_nobody_speaks_of_brokers(tmp_path: Path) -> None:
+    done = said("rules", "test", str(tmp_path / "none.txt"))
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        f"opportune: {tmp_path / 'none.txt'}: a file at hand wanted, got: No such file or directory"
+    ]

@@ -1,0 +1,272 @@
+"""A small shop, in seconds instead of days: its rules, its customers, and what they do, drawn from a seed.
+
+Customers are of three kinds, by what can be known of them afterwards without knowing the engine: *plain* ones are signed
+in from the first, so of them everything is expected exactly; *visitors* come anonymous and sign in; *devices* are
+shared, so whose their visits are depends on the order in which things arrived.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from random import Random  # noqa: TID251 - a seeded story is the same story
+from typing import Any, Final
+
+import orjson
+
+from profiles.erasure import Asked, pack_asked
+from profiles.moments import parse_instant
+from profiles.taxonomy import canonical, resolve
+from profiles.wire import ERASE, PROFILE_COMMANDS, Command, Event, Record, encode_command, encode_event
+
+START_MS: Final = parse_instant("2026-03-02T00:00:00Z")
+CART_MS: Final = 25_000
+LAPSE_MS: Final = 45_000
+THANKS_MS: Final = 15_000
+
+DOCUMENT: Final[dict[str, Any]] = {
+    "defaults": {"zone": "UTC", "currency": "USD", "session_gap": "PT20S"},
+    "traits": {
+        "pages": {"count": "page_viewed"},
+        "views": {"count": "product_viewed"},
+        "spent": {"sum": "order.total"},
+    },
+    "segments": {
+        "looking": {"did": "product_viewed", "times": {"gte": 3}, "window": {"within": "PT30S"}},
+        "buyers": {"did": "order"},
+        "big": {"did": "order", "sum": {"field": "total", "gte": 100}},
+        "lapsed": {"trait": "last_order_at", "older_than": "PT45S"},
+        "silent": {
+            "did_not": ["page_viewed", "product_viewed"],
+            "window": {"within": "PT40S"},
+            "known_for": "PT10S",
+        },
+        "gone": {"all": [{"in_segment": "lapsed"}, {"in_segment": "silent"}]},
+        "gold": {"trait": "custom.plan", "eq": "gold"},
+    },
+}
+TRIGGERS: Final[dict[str, Any]] = {
+    "cart": {
+        "on": {"event": "product_added"},
+        "restart_on": {"event": "product_added"},
+        "cancel_on": {"event": "order_completed"},
+        "max_age": "P7D",
+        "steps": [{"wait": "PT25S"}, {"emit": "cart_1"}],
+    },
+    "lapse": {
+        "on": {"trait": "last_order_at", "reaches_age": "PT45S"},
+        "cancel_on": {"event": "order_completed"},
+        "max_age": "P7D",
+        "steps": [{"emit": "come_back"}],
+    },
+    "thanks": {
+        "on": {"event": "registered"},
+        "re_entry": "once",
+        "max_age": "P7D",
+        "steps": [{"emit": "one"}, {"wait": "PT15S"}, {"emit": "two"}],
+    },
+    "silence": {
+        "on": {"segment": "silent", "change": "entered"},
+        "max_age": "P7D",
+        "steps": [{"emit": "hello"}],
+    },
+    "browse": {"on": {"event": "session_ended"}, "max_age": "PT1H", "steps": [{"emit": "seen"}]},
+}
+RULES: Final = orjson.dumps({**DOCUMENT, "triggers": TRIGGERS}).decode()
+
+
+@dataclass(frozen=True)
+class Telling:
+    """One record that somebody appends to an input topic.
+
+    Attributes:
+        told_ms: when, since the world began.
+        stamped_ms: what the collector's clock said when it took it, since the world began.
+        event: what it tells; its times are set when it is told.
+        late_ms: how long before it was taken it happened.
+        raw: bytes instead, which are no event.
+        erases: it is no event but the command to erase whom the address leads to.
+        person: whose it is, as the story has it; "" when nobody can tell.
+    """
+
+    told_ms: int
+    stamped_ms: int
+    event: Event
+    late_ms: int = 0
+    raw: bytes = b""
+    person: str = ""
+    erases: bool = False
+
+    @property
+    def topic(self) -> str:
+        """Where it is appended."""
+        return PROFILE_COMMANDS if self.erases else resolve(self.event.type).topic
+
+    def record(self) -> Record:
+        """As it lies on the topic."""
+        value = self.raw or encode_event(self.happened())
+        if self.erases:
+            now_ms, address = START_MS + self.stamped_ms, self.event.address
+            asked = pack_asked(Asked("the shop"))
+            value = encode_command(Command(ERASE, address, "", (now_ms, self.event.message_id), asked, now_ms))
+        return Record(self.topic, self.event.address, value)
+
+    def happened(self) -> Event:
+        """The event with its times."""
+        received_ms = START_MS + self.stamped_ms
+        return replace(self.event, received_ms=received_ms, at_ms=received_ms - self.late_ms)
+
+    def __str__(self) -> str:
+        event = self.event
+        what = (
+            "rubbish"
+            if self.raw
+            else "erase him"
+            if self.erases
+            else f"{event.type} {orjson.dumps(event.props).decode()}"
+        )
+        others = f" names {', '.join(event.identifiers)}" if event.identifiers else ""
+        late = f", {self.late_ms} ms late" if self.late_ms else ""
+        return f"{self.told_ms / 1000:8.3f} s  {event.address}: {what}{others} ({event.message_id}{late})"
+
+
+@dataclass
+class _Teller:
+    """Draws a story."""
+
+    random: Random
+    span_ms: int
+    told: list[Telling] = field(default_factory=list)
+    number: int = 0
+
+    def tell(
+        self,
+        at_ms: int,
+        name: str,
+        address: str,
+        person: str = "",
+        *others: str,
+        late_ms: int = 0,
+        traits: dict[str, Any] | None = None,
+        **raw: Any,
+    ) -> None:
+        draw = self.random.random
+        kind = resolve(name)
+        self.number += 1
+        event = Event(
+            message_id=f"m-{self.number}",
+            source="web",
+            type=kind.name,
+            at_ms=0,
+            received_ms=0,
+            address=address,
+            identifiers=others,
+            props=canonical(kind, raw),
+            traits=traits or {},
+        )
+        # From the collector's stamp to the topic, and how far its clock is off: well within the gate's two seconds.
+        told_ms = at_ms + int(draw() * draw() * 700)
+        one = Telling(told_ms, max(0, at_ms - int(draw() * 300)), event, late_ms, person=person)
+        self.told.append(one)
+        if draw() < 0.12:  # The sender heard no answer, and sends it again: it happened when it happened.
+            again_ms = told_ms + max(1, int(draw() * draw() * 20_000))
+            stamped_ms = again_ms - int(draw() * 300)
+            again = replace(
+                one, told_ms=again_ms, stamped_ms=stamped_ms, late_ms=max(0, late_ms + stamped_ms - one.stamped_ms)
+            )
+            self.told.append(again)
+
+    def rubbish(self, at_ms: int, address: str) -> None:
+        self.number += 1
+        event = Event(f"bad-{self.number}", "web", "page_viewed", 0, 0, address)
+        raw = self.random.choice((b"{", b"[]", b'{"message_id": 7}', b"\xff\xfe", b"null"))
+        self.told.append(Telling(at_ms, at_ms, event, raw=raw))
+
+    def erase(self, at_ms: int, address: str) -> None:
+        self.number += 1
+        event = Event(f"erase-{self.number}", "web", "page_viewed", 0, 0, address)
+        self.told.append(Telling(at_ms, at_ms, event, person=address, erases=True))
+
+    def visit(self, at_ms: int, address: str, person: str, *, exact: bool) -> int:
+        """A few things in a row; when it is over."""
+        draw = self.random.random
+        for _ in range(1 + int(draw() * 5)):
+            at_ms += int(200 + draw() * 4_000)
+            late_ms = 0 if exact or draw() < 0.9 else int(draw() * 30_000)
+            what = draw()
+            product = f"p-{int(draw() * 5)}"
+            if what < 0.3:
+                self.tell(at_ms, "Page Viewed", address, person, late_ms=late_ms, path="/")
+            elif what < 0.6:
+                self.tell(at_ms, "Product Viewed", address, person, late_ms=late_ms, product_id=product)
+            elif what < 0.8:
+                self.tell(at_ms, "Product Added", address, person, product_id=product, price=5, currency="USD")
+            elif not address.startswith("anon:"):
+                self.tell(
+                    at_ms,
+                    "Order Completed",
+                    address,
+                    person,
+                    late_ms=late_ms,
+                    order_id=f"o-{self.number}",
+                    total=1 + int(draw() * 60),
+                    currency="USD",
+                )
+        return at_ms
+
+
+def story(seed: int, *, span_ms: int = 45_000, customers: int = 8) -> list[Telling]:
+    """What is told in a world, in the order of telling."""
+    random = Random(f"story {seed}")
+    teller = _Teller(random, span_ms)
+    for number in range(customers):
+        kind = random.choice(("plain", "plain", "visitor", "visitor", "device"))
+        {"plain": _plain, "visitor": _visitor, "device": _device}[kind](teller, number)
+    if random.random() < 0.3:
+        for _ in range(1 + int(random.random() * 3)):
+            teller.rubbish(int(random.random() * span_ms), f"user:p-{int(random.random() * customers)}")
+    return sorted(teller.told, key=lambda one: (one.told_ms, one.event.message_id))
+
+
+def _visits(teller: _Teller) -> Iterator[int]:
+    at_ms = int(teller.random.random() * teller.span_ms / 2)
+    while at_ms < teller.span_ms:
+        yield at_ms
+        at_ms += int(5_000 + teller.random.random() * 30_000)
+
+
+def _plain(teller: _Teller, number: int) -> None:
+    address = f"user:p-{number}"
+    over_ms = -1
+    for at_ms in _visits(teller):
+        at_ms = max(at_ms, over_ms + 100)
+        if over_ms < 0 and teller.random.random() < 0.4:
+            teller.tell(at_ms, "Signed Up", address, address, method="email")
+        over_ms = teller.visit(at_ms, address, address, exact=True)
+    if teller.random.random() < 0.15:
+        teller.erase(int(teller.random.random() * teller.span_ms), address)
+
+
+def _visitor(teller: _Teller, number: int) -> None:
+    """Anonymous until he signs in; now and then a page of his other tab still comes under the old name."""
+    address, draw = f"user:v-{number}", teller.random.random
+    for device in range(1 + int(draw() * 2)):
+        anonymous = f"anon:v-{number}-{device}"
+        known = False
+        for at_ms in _visits(teller):
+            mine = address if known and draw() < 0.5 else anonymous
+            over_ms = teller.visit(at_ms, mine, address, exact=False)
+            if not known and draw() < 0.6:
+                known = True
+                teller.tell(over_ms, "Identify", address, address, anonymous, traits={"custom": {"plan": "gold"}})
+        if not known:
+            teller.tell(teller.span_ms, "Identify", address, address, anonymous)
+
+
+def _device(teller: _Teller, number: int) -> None:
+    """One machine, two people who sign in on it in turn."""
+    anonymous, draw = f"anon:d-{number}", teller.random.random
+    for at_ms in _visits(teller):
+        over_ms = teller.visit(at_ms, anonymous, "", exact=False)
+        if draw() < 0.7:
+            teller.tell(over_ms, "Identify", f"user:d-{number}-{int(draw() * 2)}", "", anonymous)

@@ -1,0 +1,184 @@
+"""The engine in faulty worlds: every promise kept, every crash without a trace, and the same world from the same seed.
+
+``OPPORTUNE_TEST_SEEDS`` makes it more worlds; ``opportune simulate`` runs thousands, with a progress bar.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from itertools import count, islice
+from pathlib import Path
+from random import Random  # noqa: TID251 - seeded: the same order every time
+
+import pytest
+
+from tests.simulation.crashes import SCENARIOS, crashed, places, tell
+from tests.simulation.loop import Life, virtual_loop, within
+from tests.simulation.net import FAIR
+from tests.simulation.shop import Telling
+from tests.simulation.simulate import lived, many, shrunk
+from tests.simulation.world import Act, Plan, live, plan_of
+
+SEEDS = int(os.environ.get("OPPORTUNE_TEST_SEEDS", "300"))
+FOUND = (396, 844, 890, 3053, 3215, 20078)
+"""Worlds beyond those that broke a promise once."""
+ROOT = Path(__file__).parents[2]
+EVERY = 7
+"""Of the places where a worker can die, each so many-th; by command all of them are tried."""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.invariant("R1")
+@pytest.mark.invariant("R2")
+@pytest.mark.invariant("R3")
+@pytest.mark.invariant("R4")
+@pytest.mark.invariant("R6")
+@pytest.mark.invariant("R7")
+@pytest.mark.invariant("R8")
+@pytest.mark.invariant("R9")
+@pytest.mark.invariant("R11")
+@pytest.mark.invariant("R12")
+@pytest.mark.invariant("R13")
+@pytest.mark.invariant("R15")
+@pytest.mark.invariant("R16")
+@pytest.mark.invariant("R19")
+@pytest.mark.invariant("R21")
+@pytest.mark.invariant("R22")
+@pytest.mark.invariant("R24")
+@pytest.mark.invariant("R27")
+def test_no_world_breaks_a_promise() -> None:
+    assert [f"seed {one.seed}: {one.broken}" for one in many([*range(SEEDS), *FOUND]) if one.broken] == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.invariant("R2")
+@pytest.mark.invariant("R12")
+@pytest.mark.invariant("R13")
+@pytest.mark.mechanic("D8")
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_crash_at_any_await_leaves_what_no_crash_leaves(name: str) -> None:
+    calm = live(SCENARIOS[name])
+    assert sum(map(len, calm.ids.values())) > 3  # It would prove nothing of a history in which nothing goes out.
+    steps = places(calm)
+    assert [what for what in (crashed(name, calm, step) for step in steps[::EVERY]) if what] == []
+
+
+@pytest.mark.invariant("R16")
+@pytest.mark.invariant("R17")
+@pytest.mark.mechanic("D1")
+def test_after_ten_hours_of_outage_each_letter_bears_its_instant_and_what_an_order_answered_is_not_sent() -> None:
+    def added(at_ms: int, address: str) -> Telling:
+        return tell(at_ms, "Product Added", address, product_id="p-1", price=5, currency="USD")
+
+    def ordered(at_ms: int, address: str) -> Telling:
+        return tell(at_ms, "Order Completed", address, order_id=f"o-{at_ms}", total=30, currency="USD")
+
+    told = [
+        added(5_000, "user:p-1"),  # Left before the outage; falls due in it.
+        added(6_000, "user:p-2"),
+        ordered(20_000, "user:p-2"),  # An order that nobody reads for ten hours answers the cart.
+        added(3_600_000, "user:p-3"),
+        added(7_200_000, "user:p-4"),
+        ordered(7_210_000, "user:p-4"),
+    ]
+    plan = Plan(3, 2, 2, FAIR, tuple(told), (Act(10_000, "outage", amount=36_000),))
+    # The witness expects each letter at its very instant, and no other.
+    decided = live(plan).decided
+    assert decided["cart", "emitted"] == 2
+    assert decided["cart", "cancelled"] == 2
+    assert decided["lapse", "emitted"] == 2
+    # Visits that ended hours ago are no news any more; the lapse of an hour ago is.
+    assert decided["browse", "expired"] == 4
+    assert ("browse", "emitted") not in decided
+
+
+@pytest.mark.invariant("R30")
+def test_a_seed_is_one_world_in_any_process() -> None:
+    script = "from tests.simulation.world import live, plan_of; print(live(plan_of(11)).trace)"
+    traces = set()
+    for hash_seed in ("0", "1", "4711"):
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        traces.add(done.stdout)
+    assert traces == {f"{live(plan_of(11)).trace}\n"}
+    assert live(plan_of(12)).trace not in traces
+
+
+def test_a_history_that_breaks_a_promise_is_made_small_enough_to_read() -> None:
+    fault = "no ring of messages"
+    seed = next(seed for seed in count() if lived(plan_of(seed), fault).broken.startswith("R2:"))
+    plan = plan_of(seed)
+    smaller = shrunk(plan, fault)
+    assert lived(smaller, fault).broken.startswith("R2:")
+    assert len(smaller.told) <= 2  # A message, and the same message.
+    assert smaller.acts == ()
+    assert len(str(smaller).splitlines()) == 1 + len(smaller.told)
+
+
+# --- the loop ------------------------------------------------------------------------------------------------------
+
+
+def test_the_loop_runs_what_is_ready_in_an_order_of_the_seeds_and_hours_in_no_time() -> None:
+    def order(seed: int) -> list[int]:
+        loop, seen = virtual_loop(Random(seed)), list[int]()
+
+        async def main() -> None:
+
+            async with asyncio.TaskGroup() as tasks:
+                for number in range(5):
+                    tasks.create_task(note(number))
+            await asyncio.sleep(7200)
+
+        async def note(number: int) -> None:
+            seen.append(number)
+
+        loop.run(main())
+        assert loop.time() == 7200
+        loop.close()
+        return seen
+
+    assert order(1) == order(1)
+    assert len({tuple(order(seed)) for seed in range(20)}) > 5
+    assert all(sorted(order(seed)) == list(range(5)) for seed in range(5))
+
+
+def test_a_life_that_ends_runs_nothing_more_and_a_frozen_one_goes_on_later() -> None:
+
+    said: list[str] = []
+    loop = virtual_loop(Random(1))
+    dead, frozen = Life("dead"), Life("frozen")
+
+    async def talk(name: str) -> None:
+        try:
+            for number in islice(count(), 6):
+                said.append(f"{name} {number}")
+                await asyncio.sleep(1)
+        finally:
+            said.append(f"{name} ends")
+
+    async def main() -> None:
+        for life in (dead, frozen):
+            loop.create_task(talk(life.name), context=within(life))
+        await asyncio.sleep(1.5)
+        loop.end(dead)
+        loop.freeze(frozen)
+        await asyncio.sleep(10)
+        assert said == [*said[:4]]
+        assert {"dead 1", "frozen 1"} == set(said[2:4])
+        loop.thaw(frozen)
+        await asyncio.sleep(10)
+
+    loop.run(main())
+    assert said[4:] == [*(f"frozen {number}" for number in range(2, 6)), "frozen ends"]
+    loop.close()

@@ -1,0 +1,311 @@
+"""Watches every write of the store and every record of the log, and says which promise was not kept.
+
+Throughout: cursors never go back (R6), alarms are the profile's own (R15), nothing is decided before its time (R15).
+At the end: what was published was stored, what was stored was published (R11, R12), one id has one content (R13), profiles,
+memberships and letters are the oracle's (R1, R2, R15, R16, R19, R22).
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+
+from profiles.codec import decode
+from profiles.ids import SHARDS
+from profiles.moments import parse_instant
+from profiles.state import Profile
+from profiles.wire import (
+    DEAD_LETTERS,
+    DECISIONS,
+    ERASURES,
+    EVENT_TOPICS,
+    PROFILE_COMMANDS,
+    SEGMENT_CHANGES,
+    TRIGGERS_PREFIX,
+    Record,
+    decode_command,
+    is_operators,
+    pack_record,
+    unpack_record,
+)
+from rules.rulebook import Rulebook
+from stream.log_memory import MemoryLog
+from stream.ports import ShardWrite
+from stream.store_memory import MemoryStore
+from tests.simulation import oracle
+from tests.simulation.net import Trace, at_once
+from tests.simulation.shop import CART_MS
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+IDS: Final = {SEGMENT_CHANGES: "change_id", DECISIONS: "decision_id"}
+CLOCK_OFF_MS: Final = 1_500
+"""How far the store's clock may have been set forward when it decided."""
+
+
+class Broken(AssertionError):
+    """A promise was not kept: which, and how."""
+
+    def __init__(self, promise: str, how: str, more: object = "") -> None:
+        self.promise = promise
+        super().__init__(f"{promise}: {how}" + (f" ({more})" if more else ""))
+
+
+class Witness:
+    """One world's."""
+
+    def __init__(self, rules: Rulebook, now_ms: Callable[[], int], log: MemoryLog, trace: Trace) -> None:
+        self._rules = rules
+        self._now_ms = now_ms
+        self._log = log
+        self._trace = trace
+        self._cursors: dict[int, dict[str, int]] = {}
+        self._stored: set[bytes] = set()
+        self._published: set[bytes] = set()
+        self._by_id: defaultdict[tuple[str, str], set[bytes]] = defaultdict(set)
+        self._read: dict[tuple[str, int], int] = {}
+        self._has_forgotten = False
+        self._first: Broken | None = None
+
+    # --- throughout
+
+    def wrote(self, writes: Sequence[ShardWrite], refused: Sequence[int]) -> None:
+        """The store has taken these, unless it refused any."""
+        if refused:
+            return
+        for write in writes:
+            before = self._cursors.get(write.shard, {})
+            for topic, offset in before.items():
+                if write.cursor[topic] < offset:
+                    self.broke("R6", f"shard {write.shard}: {topic} goes back from {offset} to {write.cursor[topic]}")
+            self._cursors[write.shard] = dict(write.cursor)
+            for address, blob in write.profiles.items():
+                alarm_ms = decode(address, blob).alarm_ms() if blob is not None else None
+                if address in write.alarms and write.alarms[address] != alarm_ms:
+                    self.broke("R15", f"{address}: alarm {write.alarms[address]}, its profile says {alarm_ms}")
+            for packed in write.outbox:
+                self._stored.add(packed)
+                record = unpack_record(packed)
+                if record.topic.startswith(TRIGGERS_PREFIX):
+                    at_ms = parse_instant(orjson.loads(record.value)["at"])
+                    if at_ms > self._now_ms() + CLOCK_OFF_MS:
+                        self.broke("R15", f"{record.topic}: decided at {self._now_ms()} for {at_ms}")
+
+    def forgot(self) -> None:
+        """The store lost writes: cursors may lie lower now."""
+        self._cursors.clear()
+        self._has_forgotten = True
+
+    def broke(self, promise: str, how: str, cause: BaseException | None = None) -> None:
+        """Remember the first broken promise; it is raised at the end."""
+        if self._first is None:
+            self._first = Broken(promise, how)
+            self._first.__cause__ = cause
+
+    # --- the log
+
+    def _look(self) -> None:
+        for topic in self._log.topics():
+            if topic in EVENT_TOPICS:
+                continue
+            for partition in range(self._log.partitions):
+                place = (topic, partition)
+                for found in self._log.read(place, self._read.get(place, 0), 1 << 30):
+                    key = (found.key or b"").decode()
+                    self._read[place] = found.offset + 1
+                    if topic == PROFILE_COMMANDS and is_operators(decode_command(found.value)):
+                        continue
+                    packed = pack_record(Record(topic, key, found.value))
+                    self._published.add(packed)
+                    if topic not in (PROFILE_COMMANDS, DEAD_LETTERS, ERASURES):
+                        name = orjson.loads(found.value)[IDS.get(topic, "trigger_id")]
+                        self._by_id[topic, name].add(found.value)
+
+    def is_published(self, packed: bytes) -> bool:
+        """Whether this outbox entry lies on its topic."""
+        if packed not in self._published:
+            self._look()
+        return packed in self._published
+
+    def ids(self) -> dict[str, set[str]]:
+        """What went out, by topic."""
+        self._look()
+        found: defaultdict[str, set[str]] = defaultdict(set)
+        for topic, name in self._by_id:
+            found[topic].add(name)
+        return dict(found)
+
+    def decided(self) -> dict[tuple[str, str], int]:
+        """How many moments were decided how: (trigger, reason or "emitted")."""
+        self._look()
+        values = [orjson.loads(max(bodies)) for (topic, _), bodies in self._by_id.items() if topic == DECISIONS]
+        return dict(sorted(Counter((one["trigger"], one["reason"] or "emitted") for one in values).items()))
+
+    # --- at the end
+
+    def at_the_end(self, world: World) -> None:
+        """The world is at rest: look at all of it.
+
+        Raises:
+            Broken: the first promise that was not kept.
+        """
+        if self._first is not None:
+            raise self._first
+        self._look()
+        phantoms = self._published - self._stored
+        if phantoms:
+            raise Broken("R11", f"published, and never stored: {unpack_record(min(phantoms))}")
+        if not self._has_forgotten:
+            missing = self._stored - self._published
+            if missing:
+                raise Broken("R12", f"stored, and never published: {unpack_record(min(missing))}")
+            for (topic, name), bodies in sorted(self._by_id.items()):
+                if len(bodies) > 1:
+                    raise Broken("R13", f"{topic} {name} has {len(bodies)} contents: {sorted(bodies)}")
+        profiles = {address: decode(address, blob) for address, blob in self.blobs(world.database.now).items()}
+        self._index(world, profiles)
+        now_ms = world.as_of_ms()
+        people = oracle.by_person(world.plan.told)
+        erased = {one.person: one.stamped_ms for one in world.plan.told if one.erases}
+        for person, told in people.items():
+            if person in erased:
+                self._erased(world, person, erased[person])
+                continue
+            self._person(person, told, profiles, now_ms)
+        if not self._has_forgotten:  # The log holds commands of what was forgotten, to whom a device belonged then.
+            self._devices(world, profiles, now_ms)
+
+    def blobs(self, store: MemoryStore) -> dict[str, bytes]:
+        """Everything that the store holds of profiles."""
+        return dict(sorted(store.profiles().items()))
+
+    def _index(self, world: World, profiles: dict[str, Profile]) -> None:
+        """Alarms and memberships lie in the store as the profiles have them."""
+        store = world.database.now
+        due = dict(at_once(store.due(range(SHARDS), 1 << 60, 1_000_000)))
+        for address, profile in profiles.items():
+            if due.pop(address, None) != profile.alarm_ms():
+                raise Broken("R15", f"{address}: the store's alarm is not the profile's {profile.alarm_ms()}")
+        if due:
+            raise Broken("R15", f"alarms of nobody: {due}")
+        for segment in self._rules.segments:
+            members = set(at_once(store.members(segment.name, "", 1_000_000))[0])
+            wanted = {address for address, profile in profiles.items() if segment.id in profile.members}
+            if members != wanted:
+                raise Broken("R3", f"{segment.name}: members {sorted(members)}, by their profiles {sorted(wanted)}")
+
+    def _erased(self, world: World, person: str, at_ms: int) -> None:
+        """Nothing of him is in the store, unless he has registered again."""
+        since = [one for one in world.plan.told if one.person == person and one.stamped_ms > at_ms]
+        if any(one.event.type == "registered" for one in since):
+            return
+        store, name = world.database.now, person.encode()
+        if any(person in shard.names or person in shard.due_ms or person in shard.undo for shard in store._shards):
+            raise Broken("R24", f"{person} was erased, and his name stands in the store")
+        for address, blob in store.profiles().items():
+            if address == person or name in blob:
+                raise Broken("R24", f"{person} was erased, and stands in the profile of {address}")
+
+    def _person(self, person: str, told: list[Any], profiles: dict[str, Profile], now_ms: int) -> None:
+        for one in told:
+            if one.event.address != person:
+                alias = profiles.get(one.event.address)
+                if alias is None or alias.forward != person:
+                    raise Broken("R22", f"{one.event.address} is {alias and alias.forward!r}, {person} wanted")
+        profile = profiles.get(person)
+        if profile is None:
+            raise Broken("R1", f"{person}: no profile; {len(told)} messages were told")
+        for trait, wanted in (
+            ("pages", oracle.count(told, "page_viewed")),
+            ("views", oracle.count(told, "product_viewed")),
+            ("spent", oracle.spent(told)),
+        ):
+            found = self._rules.readers[trait].read(profile, now_ms)[0] or 0
+            if found != wanted:
+                raise Broken("R2", f"{person}: {trait} {wanted} wanted, got {found}")
+        orders = {one.event.props["order_id"] for one in told if one.event.type == "order_completed"}
+        if set(profile.orders) != orders:
+            raise Broken("R2", f"{person}: orders {sorted(orders)} wanted, got {sorted(profile.orders)}")
+        members = sorted(one.name for one in self._rules.segments if one.id in profile.members)
+        wanted_in = oracle.segments(told, now_ms)
+        if members != wanted_in:
+            raise Broken("R19", f"{person}: in {wanted_in} wanted, in {members}")
+        if all(one.event.address == person and not one.event.identifiers for one in told):
+            self._letters(person, told)
+        elif not self._has_forgotten:
+            self._no_early_letters(person, told)
+
+    def _sent(self, trigger: str, person: str) -> list[int]:
+        """The instants of all letters of that trigger to that person."""
+        topic = TRIGGERS_PREFIX + trigger
+        sent: set[int] = set()
+        for (where, _), bodies in self._by_id.items():
+            if where == topic:
+                values = [orjson.loads(body) for body in bodies]
+                sent.update(parse_instant(value["at"]) for value in values if value["profile"]["address"] == person)
+        return sorted(sent)
+
+    def _no_early_letters(self, person: str, told: list[Any]) -> None:
+        """A customer who signed in: no cart is called abandoned of which more was told in time, by any of his names.
+
+        Only where all of his names were tied before the letter's cart was last touched, or after the letter.
+        """
+        for at_ms in self._sent("cart", person):
+            touched_ms = at_ms - CART_MS
+            if any(touched_ms < link.high_ms and link.low_ms < at_ms for link in oracle.links(told)):
+                continue
+            unlinked = {
+                name
+                for one in told
+                if one.event.identifiers and oracle.links([one])[0].low_ms >= at_ms
+                for name in one.event.identifiers
+            }
+            for seen, what in oracle.cart_words([one for one in told if one.event.address not in unlinked]):
+                if touched_ms < seen.low_ms and seen.high_ms < at_ms:
+                    raise Broken("R16", f"{person}: a letter of cart at {at_ms}, though {what} at {seen}")
+
+    def _letters(self, person: str, told: list[Any]) -> None:
+        """A customer who was never anonymous: every letter, and its instant."""
+        for trigger, wanted in oracle.letters(told).items():
+            if wanted is None:
+                continue
+            sent = self._sent(trigger, person)
+            left = list(sent)
+            for span in wanted:
+                fit = next((at_ms for at_ms in left if span.low_ms <= at_ms <= span.high_ms), None)
+                if fit is None:
+                    raise Broken("R15", f"{person}: no letter of {trigger} in {span}, only {sent}")
+                left.remove(fit)
+            if left and not self._has_forgotten:
+                raise Broken("R16", f"{person}: letters of {trigger} at {left} that nobody wanted; {wanted} were")
+
+    def _devices(self, world: World, profiles: dict[str, Profile], now_ms: int) -> None:
+        """Of shared devices: nothing is counted twice, nothing is lost."""
+        told = [one for one in oracle.once(world.plan.told) if not one.person]
+        groups = {_group(one.event.address) for one in told}
+        for group in sorted(groups):
+            mine = [one for one in told if _group(one.event.address) == group]
+            for trait, name in (("pages", "page_viewed"), ("views", "product_viewed")):
+                read = self._rules.readers[trait].read
+                found = sum(
+                    read(profile, now_ms)[0] or 0
+                    for address, profile in profiles.items()
+                    if _group(address) == group and not profile.forward
+                )
+                least = oracle.count(mine, name)
+                # What was sent again after the other had signed in is news to him: a profile knows its own messages.
+                most = sum(
+                    not one.raw and not one.person and _group(one.event.address) == group and one.event.type == name
+                    for one in world.plan.told
+                )
+                if not least <= found <= most:
+                    raise Broken("R22", f"the people of device {group}: {trait} {least} to {most} wanted, got {found}")
+
+
+def _group(address: str) -> str:
+    """``d-3`` of ``anon:d-3`` and ``user:d-3-1``."""
+    return "-".join(address.partition(":")[2].split("-")[:2])

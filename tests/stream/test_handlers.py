@@ -1,0 +1,111 @@
+"""The engine by itself, on the store and the log in memory; whole histories of it are in ``tests/simulation``."""
+
+from __future__ import annotations
+
+import asyncio
+
+import orjson
+import pytest
+
+from profiles.ids import SHARDS
+from profiles.state import Profile
+from profiles.wire import DEAD_LETTERS, INPUT_TOPICS, PAGE_VIEWS, Event, Record, encode_event
+from rules.compile import compile_rules
+from rules.verdict import Judge
+from stream import metrics
+from stream.clock import LogClock, SystemIds, wall_ms
+from stream.handlers import Handlers
+from stream.log_memory import MemoryLog, MemoryReader
+from stream.ports import ShardWrite
+from stream.settings import Own
+from stream.store_memory import MemoryStore
+
+
+@pytest.mark.invariant("R18")
+async def test_a_claim_brings_the_logs_clock_to_what_was_applied_before_it() -> None:
+    # The last record of the log lies below every cursor: nobody reads it, and its time, again.
+    store = MemoryStore(LogClock())
+    cursor = dict.fromkeys(INPUT_TOPICS, 7)
+    await store.commit([ShardWrite(shard, b"", b"%08d" % shard, cursor, 1_000 + shard) for shard in range(SHARDS)])
+    clock = LogClock()
+    rules = compile_rules([("rules", "segments: {buyers: {did: order}}")])
+    engine = Handlers(store, MemoryLog(2), clock, SystemIds(), rules, Own(), 2, relaxed=True)
+    await engine.claim([1])
+    assert clock.now_ms() == 1_000 + SHARDS - 1
+    await engine.claim([0])
+    assert clock.now_ms() == 1_000 + SHARDS - 1
+
+
+@pytest.mark.invariant("R14")
+@pytest.mark.parametrize("is_history", [True, False])
+async def test_whoever_claims_a_partition_knows_whether_what_falls_due_there_is_history(is_history: bool) -> None:
+    # An alarm that the log's clock makes due is history where the inputs are, also for a successor who reads none.
+    rules = compile_rules([("rules", "segments: {buyers: {did: order}}")])
+    store, log = MemoryStore(LogClock()), MemoryLog(1)
+
+    def engine() -> Handlers:
+        return Handlers(store, log, LogClock(), SystemIds(), rules, Own(), 1, relaxed=True)
+
+    event = Event("m1", "file", "page_viewed", 1_000, 1_000, "user:1", backfill=is_history)
+    log.append(Record(PAGE_VIEWS, event.address, encode_event(event)))
+    first = engine()
+    await first.start()
+    reader = MemoryReader(log, first, wall_ms)
+    await reader.assign([0])
+    running = asyncio.create_task(reader.run())
+    async with asyncio.timeout(30):
+        while not (first.progress().is_settled and first.progress().applied[PAGE_VIEWS]):
+            await asyncio.sleep(0.01)
+    await reader.stop()
+    await running
+    await first.stop()
+    successor = engine()
+    await successor.claim([0])
+    assert successor._groups[0].backfill is is_history
+
+
+@pytest.mark.invariant("R9")
+async def test_a_segment_that_could_not_be_judged_before_sets_no_event_aside_and_an_event_that_breaks_one_is() -> None:
+    text = "segments: {seen: {did: page_viewed}, twice: {did: page_viewed, times: {gte: 2}}}"
+    rules = compile_rules([("rules", text)])
+    broken: set[str] = set()
+
+    def failing(name: str, known: Judge) -> Judge:
+        def judge(profile: Profile, now_ms: int) -> tuple[bool, int]:
+            if name in broken or (name == "twice" and len(profile.ring) > 3):
+                raise ZeroDivisionError
+            return known(profile, now_ms)
+
+        return judge
+
+    rules.judges = tuple((place, failing(one.name, one.judge), one.id) for place, one in enumerate(rules.segments))
+    store, log = MemoryStore(LogClock()), MemoryLog(1)
+    engine = Handlers(store, log, LogClock(), SystemIds(), rules, Own(), 1, relaxed=True)
+    await engine.start()
+    reader = MemoryReader(log, engine, wall_ms)
+    await reader.assign([0])
+    running = asyncio.create_task(reader.run())
+
+    async def applied(number: int) -> None:
+        event = Event(f"m{number}", "shop", "page_viewed", number, number, "user:1")
+        log.append(Record(PAGE_VIEWS, event.address, encode_event(event)))
+        async with asyncio.timeout(30):
+            while not (engine.progress().is_settled and engine.progress().applied[PAGE_VIEWS] == number):
+                await asyncio.sleep(0.01)
+
+    before = metrics.UNJUDGED.labels("twice")._value.get()
+    await applied(1)
+    broken.add("twice")
+    await applied(2)
+    assert metrics.UNJUDGED.labels("twice")._value.get() == before + 1
+    assert await store.segment_sizes(["seen", "twice"]) == {"seen": 1, "twice": 0}
+    broken.clear()
+    await applied(3)
+    assert await store.segment_sizes(["seen", "twice"]) == {"seen": 1, "twice": 1}
+    assert not log.read((DEAD_LETTERS, 0), 0, 9)
+    await applied(4)
+    [letter] = log.read((DEAD_LETTERS, 0), 0, 9)
+    assert orjson.loads(letter.value)["detail"] == "ZeroDivisionError"
+    await reader.stop()
+    await running
+    await engine.stop()
