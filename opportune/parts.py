@@ -191,7 +191,7 @@ class Server:
 
     def pause(self) -> None:
         """Freeze it: it keeps its connections and answers nothing; for fault tests."""
-        os.kill(self.pid, signal.SIGSTOP)
+        freeze(self.pid)
 
     def resume(self) -> None:
         """Let a frozen server go on."""
@@ -211,6 +211,15 @@ class Server:
     ) -> None:
         """Stop."""
         await self.stop()
+
+
+def freeze(child: int) -> None:
+    """Freeze a child process and return when all its threads stand still.
+
+    The signal alone is only asked for: a busy machine lets a server answer for some milliseconds after it.
+    """
+    os.kill(child, signal.SIGSTOP)
+    os.waitid(os.P_PID, child, os.WSTOPPED)
 
 
 def broker(folder: Path, *, port: int = 0, held: Sequence[int] = ()) -> Server:

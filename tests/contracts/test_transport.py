@@ -734,7 +734,7 @@ async def test_a_worker_that_was_frozen_lets_go_before_it_goes_on(
 ) -> None:
     worker = process()
     await asyncio.to_thread(claimed, worker)
-    worker.send_signal(signal.SIGSTOP)
+    parts.freeze(worker.pid)
     world = KafkaWorld(settings)
     engine = Recorder("b", Store())
     member = world.member(engine)

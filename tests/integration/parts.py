@@ -30,6 +30,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 import connectors.settings
 import stream.settings
 from connectors.collector.server import Collector
+from opportune.parts import freeze
 from opportune.topics import create_topics, wanted_topics
 from profiles.codec import decode
 from profiles.ids import SHARDS, partition_of, shard_of
@@ -228,7 +229,7 @@ class WorkerProcess:
 
     def pause(self) -> None:
         """Freeze it: it keeps its connections and answers nothing."""
-        os.kill(self.pid, signal.SIGSTOP)
+        freeze(self.pid)
 
     def resume(self) -> None:
         """Let it go on."""
