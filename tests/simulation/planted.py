@@ -18,7 +18,7 @@ from profiles.codec import decode
 from profiles.moments import FOREVER
 from profiles.wire import EVENT_TOPICS
 from rules import engine
-from stream import effects, group, handlers
+from stream import computing, effects, group, handlers
 from stream.alarms import Gate
 from stream.cache import Cache
 from stream.effects import Batch, Shard
@@ -217,25 +217,25 @@ def _forwarders_apart(stack: ExitStack) -> None:
 
 @plant("bytes made before a profile's last change")
 def _sealed_early(stack: ExitStack) -> None:
-    collect = handlers._Computing._collect
+    collect = computing.Computing._collect
 
     def faulty(self: Any, held: Any, out: Any) -> None:
         sealed = held.sealed
         collect(self, held, out)
         held.sealed = sealed
 
-    _put(stack, handlers._Computing, "_collect", faulty)
+    _put(stack, computing.Computing, "_collect", faulty)
 
 
 @plant("an erasure that leaves the name")
 def _named(stack: ExitStack) -> None:
-    buried = handlers._Computing._buried
+    buried = computing.Computing._buried
 
     def faulty(self: Any, held: Any, draft: Any, told: Any) -> None:
         buried(self, held, draft, told)
         draft.forgotten.clear()
 
-    _put(stack, handlers._Computing, "_buried", faulty)
+    _put(stack, computing.Computing, "_buried", faulty)
 
 
 # --- time ----------------------------------------------------------------------------------------------------------

@@ -61,7 +61,7 @@ async def test_whoever_claims_a_partition_knows_whether_what_falls_due_there_is_
     await first.stop()
     successor = engine()
     await successor.claim([0])
-    assert successor._groups[0].backfill is is_history
+    assert successor._owned.groups[0].backfill is is_history
 
 
 @pytest.mark.invariant("R9")

@@ -1,0 +1,511 @@
+"""One batch computed: each input stepped in the order of logical time, and what came of it as writes.
+
+No await in here, so the profiles change in one step. An input that fails inside ``step`` becomes a dead letter and the
+profile is as if it had never come (R9); so does what a profile had kept for later, a held input or a timer, when its time
+comes and it cannot be done.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from typing import Any, Final
+
+import orjson
+
+from profiles.codec import decode, encode
+from profiles.erasure import is_tombstone
+from profiles.errors import BadInput, Refused
+from profiles.ids import shard_of
+from profiles.moments import FOREVER, SECOND_MS, iso
+from profiles.state import Profile
+from profiles.undo import pack_undo
+from profiles.wire import (
+    DEAD_LETTERS,
+    ERASURES,
+    FORWARD,
+    INPUT_TOPICS,
+    MARK,
+    ORDER_EVENTS,
+    PROFILE_COMMANDS,
+    Command,
+    Coordinates,
+    Event,
+    Record,
+    Wake,
+    dead_letter,
+    encode_command,
+    is_operators,
+)
+from rules.engine import SEGMENT, Kept, Stuck, content, is_broken, step
+from rules.outcome import DUPLICATE, ERASED, REFUSED, THROTTLED, Step
+from rules.rulebook import Rulebook
+from stream import effects, metrics
+from stream.alarms import GRACE_MS
+from stream.cache import Held
+from stream.effects import Batch, Draft, Shard
+from stream.group import Group, Input
+from stream.owned import Owned
+from stream.ports import Ids
+
+log = logging.getLogger(__name__)
+
+BUGS_IN_A_ROW_MAX: Final = 50
+BUGS_PER_MINUTE_SHARE: Final = 0.01
+BUGS_COUNT_FROM: Final = 1_000
+ORDERS_TOPIC: Final = INPUT_TOPICS.index(ORDER_EVENTS)
+
+
+class Bugs:
+    """Counts what fails inside ``step``, to stop when the core itself is broken (R9)."""
+
+    def __init__(self, wall_ms: Callable[[], int]) -> None:
+        """``wall_ms``: the process's own clock."""
+        self._wall_ms = wall_ms
+        self.in_a_row = 0
+        self._minute = [0, 0, 0]  # which minute, its events, its bugs
+
+    def count_inputs(self, inputs: int) -> None:
+        """Remember how many inputs this minute brought: what bugs are compared with."""
+        minute = self._wall_ms() // (60 * SECOND_MS)
+        if self._minute[0] != minute:
+            self._minute = [minute, 0, 0]
+        self._minute[1] += inputs
+
+    def count(self) -> None:
+        """Stop when the core itself is broken: 50 failures in a row, or 1 % of a minute's events (R9)."""
+        self.in_a_row += 1
+        self._minute[2] += 1
+        _, events, bugs = self._minute
+        many = events >= BUGS_COUNT_FROM and bugs > events * BUGS_PER_MINUTE_SHARE
+        if self.in_a_row >= BUGS_IN_A_ROW_MAX or many:
+            raise Refused(f"step fails too often: {self.in_a_row} in a row, {bugs} of {events} in this minute")
+
+
+_UNTOUCHED: Final = (ERASED, REFUSED, THROTTLED)
+"""Outcomes that leave the profile as it was: nothing to be written but what is told of them."""
+
+
+class Computing:
+    """One batch being computed: no await in here, so the profiles change in one step."""
+
+    def __init__(
+        self,
+        owned: Owned,
+        rulebook: Rulebook,
+        bugs: Bugs,
+        ids: Ids,
+        unread_from: Callable[[Group], int],
+        clock_ms: int,
+        number: int,
+        last: dict[str, int],
+        hands: dict[str, Held],
+    ) -> None:
+        """Begin a batch.
+
+        Args:
+            unread_from: the logical time before which nothing of a partition is left unread.
+            clock_ms: the store's clock; 0 on the log's.
+            number: of the batch.
+            last: see ``Handlers._load``, as ``hands``.
+        """
+        self.owned = owned
+        self.bugs = bugs
+        self.ids = ids
+        self.unread_from = unread_from
+        self.number = number
+        self.last = last
+        self.hands = hands
+        self.rulebook = rulebook
+        self.clock_ms = clock_ms
+        self.shards = owned.shards
+        self.drafts: dict[int, Draft] = {}
+        self.lows: dict[int, int] = {}
+        self.outcomes: dict[tuple[int, str], int] = defaultdict(int)  # (place of the topic, outcome)
+        self.decisions: dict[tuple[str, str], int] = defaultdict(int)
+        self.done: list[tuple[str, Event | Command | Wake, int, tuple[Kept, ...]]] = []  # with the address
+        self.reordered = 0
+
+    # --- inputs
+
+    def apply(self, inputs: list[tuple[Group, Input]]) -> None:
+        """Step each input, in order of logical time over all partitions."""
+        owned, bugs, shards, rulebook, clock_ms = self.owned, self.bugs, self.shards, self.rulebook, self.clock_ms
+        last, at_hand, outcomes, done = self.last, self.hands.get, self.outcomes, self.done
+        bugs.count_inputs(len(inputs))
+        abreast = owned.is_alone()
+        latest_ms = self.clock_ms - GRACE_MS if self.clock_ms else FOREVER
+        for place, (group, one) in enumerate(inputs):
+            at_ms, topic, offset, given, _, _ = one
+            if isinstance(given, BadInput):
+                self._dead(group, one, given.reason, str(given))
+                continue
+            if type(given) is Command and given.kind == MARK:
+                continue
+            address = given.address
+            held = at_hand(address)
+            if held is None or held.shard % group.partitions != group.partition:
+                self._misplaced(group, one, given)
+                continue
+            shard = shards[held.shard]
+            if offset < shard.next[topic]:
+                continue  # This shard has it behind it: another shard of the partition lagged.
+            if type(given) is Command and not is_operators(given) and self._taken_before(shard, given):
+                outcomes[topic, DUPLICATE] += 1
+                continue
+            if at_ms < shard.clock_ms or given.received_ms < at_ms:
+                self.reordered += 1
+            if at_ms > shard.clock_ms:
+                shard.clock_ms = at_ms
+            # A command may come long behind its time, from a worker that lags: of its profile, which waited for it behind
+            # the gate, it is no news that the shard has gone on.
+            given.seen_ms = shard.clock_ms if type(given) is Event else max(given.received_ms, held.profile.seen_ms)
+            group.backfill = given.backfill
+            # With all partitions here and abreast, everything before this input has been applied everywhere.
+            gate_ms = max(group.gate_ms, min(at_ms, latest_ms)) if abreast else group.gate_ms
+            without: tuple[Kept, ...] = ()
+            try:
+                out = step(held.profile, given, rulebook, gate_ms=gate_ms, clock_ms=clock_ms)
+                bugs.in_a_row = 0
+            except Exception as error:
+                found = self._again(held, given, gate_ms, error)
+                if isinstance(found, Exception):
+                    self._failed(group, one, held, found)
+                    continue
+                out, without = found
+            outcomes[topic, out.outcome] += 1
+            done.append((address, given, gate_ms, without))
+            self._collect(held, out)
+            if topic == ORDERS_TOPIC and isinstance(given, Event) and self._is_foreign(given):
+                metrics.FOREIGN.inc()
+            if out.commands:
+                self._tell(held, out.commands, one.raw.topic, offset, gate_ms)
+            if last[address] == place and held.batch == self.number:
+                self._seal(held)  # While the processor still has it at hand.
+        self._advance(inputs)
+
+    def _is_foreign(self, event: Event) -> bool:
+        """An amount that no trait of the shop's currency can count: another currency, and no rate (SPEC part 5)."""
+        currency = event.props.get("currency")
+        return currency is not None and currency != self.rulebook.currency and "rate_e6" not in event.props
+
+    def wake(self, group: Group, address: str, due_ms: int) -> None:
+        """Hand a profile its alarm."""
+        held = self.hands[address]
+        shard = self.shards[held.shard]
+        gate_ms = group.gate_ms
+        given = Wake(gate_ms - 1, self.clock_ms == 0 and group.backfill)
+        if self.clock_ms:
+            metrics.LATENESS.observe(max(0, self.clock_ms - due_ms) / 1e3)
+        metrics.ALARMS.inc()
+        shard.clock_ms = max(shard.clock_ms, gate_ms - 1)
+        without: tuple[Kept, ...] = ()
+        try:
+            out = step(held.profile, given, self.rulebook, gate_ms=gate_ms, clock_ms=self.clock_ms)
+            self.bugs.in_a_row = 0
+        except Exception as error:
+            found = self._again(held, given, gate_ms, error)
+            if isinstance(found, Exception):
+                raise found from None  # What fails in a wake is a timer or a held input: this is neither (R8).
+            out, without = found
+        assert not out.commands, "a wake sends no commands"
+        self.done.append((address, given, gate_ms, without))
+        self._collect(held, out)
+        if held.batch == self.number:
+            self._seal(held)
+
+    def _tell(self, held: Held, commands: list[Command], topic: str, offset: int, gate_ms: int) -> None:
+        """Send commands: to the log always, and at once to an address of ours that is at hand.
+
+        The log's copy is then found taken (R2). Commands that a command causes here have no offset of their own yet:
+        they bear the first cause's, under a name that no topic has. What is told at once stands on the sender's write:
+        both are in one commit, which is whole, or nothing is told at once.
+        """
+        owned, shards = self.owned, self.shards
+        waiting = [(held, topic, command) for command in commands]
+        told: dict[tuple[int, str], int] = {}
+        while waiting:
+            sender, stream, command = waiting.pop(0)
+            ordinal = told.get((sender.shard, stream), 0)
+            told[sender.shard, stream] = ordinal + 1
+            command.cause = Coordinates(sender.shard, stream, offset, ordinal)
+            self._draft(sender.shard).records.append(Record(PROFILE_COMMANDS, command.address, encode_command(command)))
+            target = owned.at_hand(command.address)
+            number = target.shard if target is not None else shard_of(command.address)
+            lane = (number, sender.shard, stream)
+            if (
+                target is None
+                or number not in shards
+                or lane in owned.by_log
+                or not (owned.tells_at_once and owned.is_fresh(number))
+            ):
+                if number in shards:
+                    owned.by_log[lane] = (offset, ordinal)
+                continue
+            shard = shards[number]
+            before = shard.taken.get((sender.shard, stream))
+            if before is not None and (offset, ordinal) <= before:
+                continue
+            command.seen_ms = max(command.received_ms, target.profile.seen_ms)
+            try:
+                out = step(target.profile, command, self.rulebook, gate_ms=gate_ms, clock_ms=self.clock_ms)
+            except Exception:
+                # The log's copy will fail again, and be set aside with its coordinates.
+                self._restore(target)
+                owned.by_log[lane] = (offset, ordinal)
+                continue
+            shard.clock_ms = max(shard.clock_ms, command.seen_ms)
+            self._take(shard, command)
+            self.done.append((command.address, command, gate_ms, ()))
+            self._collect(target, out)
+            root = stream if "@" in stream else f"{stream}@{held.shard % owned.partitions}"
+            waiting.extend((target, root, further) for further in out.commands)
+
+    def _taken_before(self, shard: Shard, command: Command) -> bool:
+        """Each sending shard's commands are taken once, in order (R2)."""
+        cause = command.cause
+        last = shard.taken.get((cause.shard, cause.topic))
+        lane = (shard.number, cause.shard, cause.topic)
+        expected = self.owned.by_log.get(lane)
+        if expected is not None and (cause.offset, cause.ordinal) >= expected:
+            del self.owned.by_log[lane]
+        if last is not None and (cause.offset, cause.ordinal) <= last:
+            return True
+        self._take(shard, command)
+        return False
+
+    def _take(self, shard: Shard, command: Command) -> None:
+        cause = command.cause
+        sender = (cause.shard, cause.topic)
+        shard.taken[sender] = self._draft(shard.number).taken[sender] = (cause.offset, cause.ordinal)
+
+    def _advance(self, inputs: list[tuple[Group, Input]]) -> None:
+        """All shards of the groups have these inputs behind them."""
+        after: dict[int, list[int]] = {}
+        for group, one in inputs:
+            places = after.get(group.partition)
+            if places is None:
+                places = after[group.partition] = [-1] * len(INPUT_TOPICS)
+            places[one.topic] = one.offset + 1
+        for partition, places in after.items():
+            group = self.owned.groups[partition]
+            for number in group.shards:
+                following = self.shards[number].next
+                for place, offset in enumerate(places):
+                    if offset > following[place]:
+                        following[place] = offset
+            self.lows[partition] = self.unread_from(group)
+
+    # --- what follows
+
+    def _draft(self, number: int) -> Draft:
+        draft = self.drafts.get(number)
+        if draft is None:
+            draft = self.drafts[number] = Draft()
+        return draft
+
+    def _seal(self, held: Held) -> None:
+        """Make the bytes that are written; whatever else the batch does to the profile breaks the seal."""
+        held.sealed = encode(held.profile)
+        held.sealed_alarm_ms = held.profile.alarm_ms()
+
+    def _collect(self, held: Held, out: Step) -> None:
+        held.sealed = b""
+        if out.outcome in _UNTOUCHED and not out.receipts:
+            return
+        draft = self.drafts.get(held.shard) or self._draft(held.shard)
+        if out.receipts:
+            draft.receipts.update(out.receipts)
+            if out.outcome in _UNTOUCHED:
+                return
+        profile = held.profile
+        if held.batch != self.number:
+            held.batch = self.number
+            draft.touched[profile.address] = held
+        if profile.ordinal < 0 and not is_tombstone(profile):
+            shard = self.shards[held.shard]
+            profile.ordinal = shard.ordinals
+            shard.ordinals += 1
+            draft.names.append(profile.address)
+        if out.members:
+            draft.members.extend((name, profile.ordinal, member) for name, member in out.members)
+        if out.records:
+            draft.records.extend(self.owned.with_coupons(out.records, out.coupons) if out.coupons else out.records)
+        for decision in out.decisions:
+            self.decisions[decision] += 1
+        if out.parted:
+            draft.undo.pop(profile.address, None)
+            draft.undo_gone.append(profile.address)
+        if out.undo:
+            shard = self.shards[held.shard]
+            undone = [one._replace(cursor=shard.next, generation=self.rulebook.hash) for one in out.undo]
+            draft.undo.setdefault(profile.address, []).extend(map(pack_undo, undone))
+        if out.erased is not None:
+            self._buried(held, draft, out.erased)
+
+    def _buried(self, held: Held, draft: Draft, told: dict[str, Any]) -> None:
+        """A person was erased: strike the name out, put what is left under its hash, tell of it."""
+        profile = held.profile
+        if profile.ordinal >= 0:
+            draft.forgotten.append(profile.ordinal)
+            profile.ordinal = -1  # Whoever begins here anew gets a number of his own.
+        draft.undo.pop(profile.address, None)
+        draft.undo_gone.append(profile.address)
+        key = self.owned.tomb_key(profile.address)
+        receipt = orjson.dumps({**told, "hash": key})
+        draft.records.append(Record(ERASURES, key, receipt))
+        if not told["alias"]:
+            draft.receipts[told["command"]] = receipt
+
+    def _failed(self, group: Group, one: Input, held: Held, error: Exception) -> None:
+        """Go back to the profile as it was before this input, and set the input aside."""
+        self._restore(held)
+        if isinstance(error, BadInput):
+            self._dead(group, one, error.reason, str(error))
+            return
+        log.error("step failed on %s/%d@%d: %s", one.raw.topic, one.raw.partition, one.offset, type(error).__name__)
+        self._dead(group, one, "bug", type(error).__name__)
+        self.bugs.count()
+
+    def _restore(self, held: Held) -> None:
+        """The profile as it was before the input that failed: as last written, and this batch's inputs again."""
+        address = held.profile.address
+        fresh = decode(address, held.blob) if held.blob else Profile(address)
+        for to, given, gate_then_ms, without in self.done:
+            if to == address:
+                step(fresh, given, self.rulebook, gate_ms=gate_then_ms, clock_ms=self.clock_ms, without=without)
+        fresh.ordinal = held.profile.ordinal
+        held.profile = fresh
+        held.sealed = b""
+
+    def _again(
+        self, held: Held, given: Event | Command | Wake, gate_ms: int, error: Exception
+    ) -> tuple[Step, tuple[Kept, ...]] | Exception:
+        """Step once more, without what the profile had kept for later and cannot be done; that is set aside (R9). A
+        segment that could not be judged before, either, is left as it was.
+
+        Returns:
+            The step, and what it was taken without; or the error, when it is the input's own.
+        """
+        stuck: list[Stuck] = []
+        without: tuple[Kept, ...] = ()
+        while isinstance(error, Stuck) and error.kept not in without:
+            stuck.append(error)
+            without = tuple(one.kept for one in stuck)
+            self._restore(held)
+            if error.kept[0] == SEGMENT and not is_broken(held.profile, error.kept[1], self.rulebook):
+                assert isinstance(error.__cause__, Exception)
+                return error.__cause__
+            try:
+                out = step(held.profile, given, self.rulebook, gate_ms=gate_ms, clock_ms=self.clock_ms, without=without)
+            except Exception as another:
+                error = another
+            else:
+                for one in stuck:
+                    if one.kept[0] == SEGMENT:
+                        self._unjudged(one)
+                    else:
+                        self._set_aside(held, one)
+                return out, without
+        return error
+
+    def _unjudged(self, stuck: Stuck) -> None:
+        """Tell of a segment that cannot be judged for somebody, who stays in it or out of it."""
+        name = self.rulebook.segments[self.rulebook.place[stuck.kept[1]]].name
+        metrics.UNJUDGED.labels(name).inc()
+        log.error("segment %s cannot be judged for a profile: %s", name, type(stuck.__cause__).__name__)
+
+    def _set_aside(self, held: Held, stuck: Stuck) -> None:
+        """Keep as a dead letter what a profile had kept for later, and goes on without."""
+        cause = stuck.__cause__
+        shard = self.shards[held.shard]
+        reason, detail = (cause.reason, str(cause)) if isinstance(cause, BadInput) else ("bug", type(cause).__name__)
+        topic, original = content(stuck.kept, self.rulebook)
+        value = dead_letter(
+            reason=reason,
+            detail=detail,
+            topic=topic,
+            original=original,
+            at=iso(shard.clock_ms),
+            where={
+                "partition": held.shard % self.owned.partitions,
+                "kept": stuck.kept[0],
+                "rules": self.rulebook.hash,
+            },
+        )
+        self._draft(held.shard).records.append(Record(DEAD_LETTERS, held.profile.address, value))
+        metrics.DEAD.labels(reason).inc()
+        if reason == "bug":
+            log.error("step failed on a %s of shard %d: %s", stuck.kept[0], held.shard, type(cause).__name__)
+            self.bugs.count()
+
+    def _dead(self, group: Group, one: Input, reason: str, detail: str) -> None:
+        raw = one.raw
+        key = raw.key.decode(errors="replace") if raw.key is not None else ""
+        number = shard_of(key)
+        if number % group.partitions != group.partition:
+            number = group.partition
+        shard = self.shards[number]
+        if one.offset < shard.next[one.topic]:
+            return
+        value = dead_letter(
+            reason=reason,
+            detail=detail,
+            topic=raw.topic,
+            original=raw.value,
+            at=iso(max(one.at_ms, shard.clock_ms)),
+            where={"partition": raw.partition, "offset": raw.offset, "rules": self.rulebook.hash},
+        )
+        self._draft(number).records.append(Record(DEAD_LETTERS, key, value))
+        metrics.DEAD.labels(reason).inc()
+        self.outcomes[one.topic, "dead"] += 1
+
+    def _misplaced(self, group: Group, one: Input, given: Event | Command) -> None:
+        """A foreign partitioner put it here: its own shard gets it as a command, once."""
+        number = group.partition
+        shard = self.shards[number]
+        if one.offset < shard.next[one.topic]:
+            return
+        metrics.MISROUTED.inc()
+        kind = FORWARD if isinstance(given, Event) else given.kind
+        body = one.raw.value if isinstance(given, Event) else given.body
+        link = (given.at_ms, given.message_id) if isinstance(given, Event) else given.link
+        other = "" if isinstance(given, Event) else given.other
+        cause = Coordinates(number, one.raw.topic, one.offset, 0)
+        command = Command(kind, given.address, other, link, body, given.received_ms, cause, given.backfill)
+        self._draft(number).records.append(Record(PROFILE_COMMANDS, given.address, encode_command(command)))
+        self.outcomes[one.topic, "forwarded"] += 1
+
+    def batch(self, woken: list[str]) -> Batch:
+        """Everything as writes."""
+        owned = self.owned
+        writes = []
+        flying = owned.flying
+        for number in sorted(self.drafts):
+            draft = self.drafts[number]
+            write = effects.write_of(self.shards[number], draft, self.ids.token(), self.rulebook.hash)
+            for address, held in draft.touched.items():
+                if not held.sealed:
+                    self._seal(held)
+                profile, blob, held.sealed = held.profile, held.sealed, b""
+                if profile.erased_ms and is_tombstone(profile):
+                    write.profiles[address] = None
+                    write.tombs[owned.tomb_key(address)] = held.blob = blob
+                    self.shards[number].tombs += 1
+                else:
+                    write.profiles[address] = held.blob = blob
+                if held.sealed_alarm_ms != held.alarm_ms:
+                    held.alarm_ms = write.alarms[address] = held.sealed_alarm_ms
+                flying[address] = held
+            writes.append(write)
+        metrics.REORDERED.inc(self.reordered)
+        for (place, outcome), count in self.outcomes.items():
+            metrics.EVENTS.labels(INPUT_TOPICS[place], outcome).inc(count)
+        for (trigger, reason), count in self.decisions.items():
+            metrics.DECISIONS.labels(trigger, reason).inc(count)
+        changes = Counter((name, member) for draft in self.drafts.values() for name, _, member in draft.members)
+        for (name, member), count in changes.items():
+            metrics.CHANGES.labels(name, "entered" if member else "exited").inc(count)
+        records = {number: draft.records for number, draft in self.drafts.items() if draft.records}
+        return Batch(writes, records, self.lows, {}, woken)
