@@ -20,6 +20,7 @@ from rules.entities import matching
 from rules.limits import POLICY_PARTS, compile_limits
 from rules.predicates import CUSTOM, Predicate, conditions
 from rules.program import (
+    Act,
     Branch,
     CompiledTrigger,
     ConsentRule,
@@ -33,6 +34,7 @@ from rules.program import (
     TriggerScope,
     Wait,
     WaitFor,
+    follow,
     key_of,
 )
 
@@ -248,6 +250,25 @@ class _Maker:
                     on_event=end if operation.on_event == _EXIT else operation.on_event,
                     on_timeout=end if operation.on_timeout == _EXIT else operation.on_timeout,
                 )
+        for i, operation in enumerate(self.program):
+            if isinstance(operation, Act) and operation.issues:
+                self.program[i] = replace(operation, owed=self._is_given(i))
+
+    def _is_given(self, issued: int) -> bool:
+        """Whether a letter may name the coupon that is made there."""
+        seen: set[int] = set()
+        pending = list(follow(self.program, issued))
+        while pending:
+            at = pending.pop()
+            if at in seen or at >= len(self.program):
+                continue
+            seen.add(at)
+            operation = self.program[at]
+            if isinstance(operation, Emit) and operation.gives:
+                return True
+            if not (isinstance(operation, Act) and operation.issues):
+                pending += follow(self.program, at)
+        return False
 
     def _exit(self, node: Node) -> None:
         self.program.append(Jump(_EXIT))
@@ -327,7 +348,8 @@ class _Maker:
             if payload is not None
             else ()
         )
-        self.program.append(Emit(step, template.text() if template is not None else "", parts))
+        gives = any(read is _coupon_payload for _, read, _ in parts)
+        self.program.append(Emit(step, template.text() if template is not None else "", parts, gives))
 
     def _payload(self, node: Node) -> Payload:
         """What a part of the payload is: a constant, ``current`` (the cart), ``{last: 4}`` (products viewed), ``{any_item: pets}``

@@ -373,7 +373,7 @@ class _Turn(Journeys):
             event = self._state_fields(event, known.change in _STATE_TRAITS, now_ms)
         known.change(p, event)
         cause = (event.type, event.message_id)
-        self.late_ms = 0
+        self.late_ms = self._late_by(now_ms)
         self.stale = event.backfill and event.at_ms < now_ms - _STALE_MS
         started = (
             known.activity
@@ -509,7 +509,7 @@ class _Turn(Journeys):
         del p.timers[name]
         now_ms = max(p.seen_ms, due_ms)
         p.seen_ms = now_ms
-        self.late_ms = max(0, self.clock_ms - due_ms) if self.clock_ms else 0
+        self.late_ms = self._late_by(due_ms)
         self.stale = False
         cause = ("wake", f"{name}@{due_ms}")
         if isinstance(name, int):
@@ -639,6 +639,7 @@ class _Turn(Journeys):
         now_ms = max(p.seen_ms, command.seen_ms)
         self.out.undo.append(Undo(command.other, command.link, now_ms, encode(p), command.body))
         p.seen_ms = now_ms
+        self.late_ms = self._late_by(now_ms)
         p.ring.pop(_unmerged(command.other), None)
         other = decode(command.other, command.body)
         other.ring[digest] = now_ms
@@ -712,7 +713,7 @@ class _Turn(Journeys):
         done = edits.edited(p, edit, min(command.link[0], now_ms))
         if bad:
             done["bad_value"] = bad
-        self.late_ms = 0
+        self.late_ms = self._late_by(now_ms)
         self.stale = False
         cause = ("edit", command.link[1])
         self._settle(now_ms, cause, now_ms)

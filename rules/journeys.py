@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from profiles import carts, consent
+from profiles.ids import trigger_id
 from profiles.moments import FOREVER, day_number, day_start, iso
 from profiles.state import Instance, Profile
 from profiles.wire import Event
@@ -179,9 +180,10 @@ class Journeys:
                     continue
             elif isinstance(operation, Act):
                 operation.act(p, run, now_ms)
-                if operation.issues and not self.backfill:
-                    self.out.records.append(records.coupon(p, run, now_ms))
-                    self.out.coupons.append(run.context["coupon"]["stem"])
+                if operation.owed:
+                    run.context["coupon"]["owed"] = True
+                elif operation.issues and not self.backfill:
+                    self._issue(run, now_ms)
             elif isinstance(operation, Task):
                 self._task(trigger, run, operation, now_ms)
             elif isinstance(operation, Until):
@@ -297,6 +299,10 @@ class Journeys:
                 return True
         return False
 
+    def _late_by(self, now_ms: int) -> int:
+        """How long after it came an input is taken; nothing is late on the log's clock."""
+        return max(0, self.clock_ms - now_ms) if self.clock_ms else 0
+
     def _cancel_refused(self, by: str, now_ms: int) -> None:
         """Nothing is pending any more for somebody who has refused it: each journey's next moment is decided now."""
         p = self.p
@@ -355,22 +361,40 @@ class Journeys:
             reason, detail = "backfill", {}
         if reason is None:
             because = [*run.context["because"], *_reasons(trigger, p, now_ms)]
+            not_before_ms = self._not_before(trigger, run, emit, now_ms)
             self.out.records.append(
-                records.sent(p, trigger, run, emit, payload, because, consented, now_ms, self.late_ms)
+                records.sent(p, trigger, run, emit, payload, because, consented, now_ms, not_before_ms)
             )
             trigger.limits.count(p, now_ms)
             detail = {"template": filled(emit.template, run.context)}
-            if "coupon" in run.context:
-                self.out.coupons.append(run.context["coupon"]["stem"])
+            if emit.gives and "coupon" in run.context:
+                if run.context["coupon"].pop("owed", False):
+                    self._issue(run, now_ms)
+                else:
+                    self.out.coupons.append(run.context["coupon"]["stem"])
         self._decide(run.trigger, emit.step, run.opened_by, run.occasion, reason, detail, now_ms)
+
+    def _issue(self, run: Instance, now_ms: int) -> None:
+        self.out.records.append(records.coupon(self.p, run, now_ms))
+        self.out.coupons.append(run.context["coupon"]["stem"])
+
+    def _not_before(self, trigger: CompiledTrigger, run: Instance, emit: Emit, now_ms: int) -> int:
+        """When a moment may be sent: at once, or, decided late, when its turn comes."""
+        name = trigger_id(run.trigger, emit.step, run.opened_by, run.occasion)
+        return now_ms + records.held_back_ms(name, self.late_ms, trigger.pace_ms, trigger.max_age_ms)
 
     def _quiet(self, trigger: CompiledTrigger, run: Instance, emit: Emit, now_ms: int) -> bool:
         """Whether quiet hours see to a moment: it waits for their end, or is dropped and the journey went on."""
         p, quiet = self.p, trigger.limits.quiet
         if quiet is None or self.backfill:
             return False
-        until_ms = quiet.until(p, now_ms, self.rb.zone)
         since_ms = run.context.pop("due", now_ms)
+        if self.late_ms > trigger.max_age_ms:
+            return False  # It is expired, at whatever hour.
+        until_ms = quiet.until(p, now_ms, self.rb.zone)
+        if until_ms is None and self.late_ms:
+            # It was due by day; an outage may have made night of it.
+            until_ms = quiet.until(p, self._not_before(trigger, run, emit, now_ms), self.rb.zone)
         if until_ms is None:
             return False
         if quiet.conflict != "drop" and until_ms <= since_ms + trigger.max_age_ms:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -103,12 +103,13 @@ Payload = Callable[[Profile, Instance, int], Any]
 class Emit:
     """Send a trigger record: an eligible moment.
 
-    ``payload``: (name, how it is read, whether the message makes no sense without it).
+    ``payload``: (name, how it is read, whether the message makes no sense without it). ``gives``: the journey's coupon.
     """
 
     step: str
     template: str
     payload: tuple[tuple[str, Payload, bool], ...]
+    gives: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,10 +145,14 @@ class Until:
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """Change the profile (saying so in ``dirty``), or what the journey knows. ``issues``: a coupon."""
+    """Change the profile (saying so in ``dirty``), or what the journey knows.
+
+    ``issues``: a coupon. ``owed``: one that a letter names later on; it is issued with that letter, if that goes out.
+    """
 
     act: Callable[[Profile, Instance, int], None]
     issues: bool = False
+    owed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +168,19 @@ class Task:
 
 Moment = Emit | Task
 Operation = Wait | WaitFor | Emit | Branch | Jump | Fork | Until | Act | Task
+
+
+def follow(program: Sequence[Operation], at: int) -> tuple[int, ...]:
+    """The places that a journey may come to next from there."""
+    operation = program[at]
+    if isinstance(operation, Jump):
+        return (operation.to,)
+    if isinstance(operation, WaitFor):
+        return (operation.on_event, operation.on_timeout)
+    if isinstance(operation, Branch | Fork | Until):
+        return (at + 1, operation.otherwise)
+    return (at + 1,)
+
 
 _NAMED: Final = re.compile(r"\{(\w+)\}")
 

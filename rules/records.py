@@ -48,11 +48,10 @@ def sent(
     because: list[Any],
     consent: dict[str, Any] | None,
     now_ms: int,
-    late_ms: int,
+    not_before_ms: int,
 ) -> Record:
-    """A moment worth acting on: all that a sender needs (M98). ``late_ms``: how long after ``now_ms`` it is decided."""
+    """A moment worth acting on: all that a sender needs (M98). ``not_before_ms``: when it may be sent."""
     name = trigger_id(run.trigger, emit.step, run.opened_by, run.occasion)
-    not_before_ms = now_ms + held_back_ms(name, late_ms, trigger.pace_ms, trigger.max_age_ms)
     value = {
         "trigger_id": name,
         "trigger": run.trigger,

@@ -29,6 +29,7 @@ Or WHAT is ``expect`` and, parted by commas, what must be so at that instant, wi
     changes [SEGMENT] N                   change records so far
     emits TRIGGER[/TEMPLATE] N            trigger records so far
     tasks TRIGGER N                       tasks so far
+    coupons TRIGGER N                     coupons issued so far
     suppressed TRIGGER REASON [N]         decisions so far, 1 unless said
     trait PATH VALUE | trait PATH none    a list as a|b
     outcome WORD                          of this customer's last input: applied, duplicate, held, forwarded
@@ -58,6 +59,7 @@ from profiles.state import Profile
 from profiles.taxonomy import EVENT_TYPES, canonical, resolve
 from profiles.undo import Undo, pack_undo, read_undo
 from profiles.wire import (
+    COUPONS,
     DECISIONS,
     SEGMENT_CHANGES,
     TASKS,
@@ -494,8 +496,9 @@ class _Script:
         if what == "emits":
             return self._emitted(done, address, args)
         if what == "tasks":
-            tasks = [one for one in world.published if one.record.topic == TASKS and one.value["trigger"] == args[0]]
-            return None if len(tasks) == int(self._one(what, args[1:])) else f"{len(tasks)}"
+            return self._counted(done, TASKS, args)
+        if what == "coupons":
+            return self._counted(done, COUPONS, args)
         if what == "suppressed":
             return self._suppressed(done, address, args)
         if what == "trait":
@@ -517,6 +520,10 @@ class _Script:
             if one.record.topic == topic and one.record.key == address and template in ("", one.value["template"])
         ]
         return None if len(found) == int(args[1]) else f"{len(found)} ({', '.join(found)})"
+
+    def _counted(self, done: Run, topic: str, args: list[str]) -> str | None:
+        found = sum(one.record.topic == topic and one.value["trigger"] == args[0] for one in done.world.published)
+        return None if found == int(self._one(topic, args[1:])) else f"{found}"
 
     def _suppressed(self, done: Run, address: str, args: list[str]) -> str | None:
         if len(args) not in (2, 3):

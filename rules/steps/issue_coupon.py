@@ -1,5 +1,6 @@
 """``issue_coupon: {offer: repeat, valid: P7D}``: a code of the customer's own, that later steps name as ``$coupon``.
 
+A coupon that a letter names is issued with that letter: where the letter is held back, there is none.
 A code is the offer, what identifies the occasion, and a mark that only the installation can make (its secret): the core
 knows all but the mark, the shell completes it (docs/decisions/0090).
 """
@@ -48,14 +49,14 @@ def _words(asked: Any, t: Tongue) -> str:
 
 SPEC = StepSpec(
     "issue_coupon",
-    "Gives a coupon, told on the topic `coupons`: `{offer: repeat, valid: P7D}`; later steps name it as `$coupon`.",
+    "Gives a coupon, told on the topic `coupons`: `{offer: repeat, valid: P7D}`; later steps name it as `$coupon`, and it is issued with the first letter that does.",
     _compile,
     _words,
     (
         """
         trigger it = {on: {event: product_reviewed}, steps: [{issue_coupon: {offer: review, valid: P7D}}, {emit: {template: thanks, payload: {coupon: $coupon}}}]}
         0d  ana  product_reviewed product=mug
-        0d  ana  expect emits it 1
+        0d  ana  expect emits it 1, coupons it 1
         """,
     ),
 )

@@ -231,6 +231,105 @@ def test_what_is_nearly_stale_is_not_held_back_until_it_is() -> None:
         assert all(one == 0 or late_s < one < 86_400 for one in held_back_s(letters(late_s * 1_000, 50)))
 
 
+NIGHT = """
+defaults: {zone: UTC}
+triggers:
+  left: {on: {event: product_added}, max_age: P1D, quiet: {from: "21:00", to: "09:00"}, cancel_on: [{event: order_completed}], steps: [{wait: PT2H}, {emit: left}]}
+  seen: {on: {event: page_viewed}, max_age: P1D, quiet: {from: "21:00", to: "09:00"}, steps: [{emit: seen}]}
+  bill: {class: transactional, on: {event: order_completed}, steps: [{emit: bill}]}
+"""
+
+
+def outage(up_hour: int, *more: tuple[str, int]) -> tuple[Profile, list[dict[str, Any]], Callable[[int], None]]:
+    """A cart filled at noon, then all is down until an hour of the clock (counted on past midnight).
+
+    Args:
+        up_hour: when the alarm of 14:00 is handled at last.
+        more: (event type, hour) of what was told meanwhile.
+    Returns:
+        The profile, what went out and was decided (as values, with their topic), and what lets the clock run to an hour.
+    """
+    book, profile = compile_rules([("rules.yaml", NIGHT)]), Profile("user:1")
+    found: list[dict[str, Any]] = []
+    day_ms = parse_instant("2026-01-05T00:00")
+    step(profile, added("cart", day_ms + 12 * HOUR_MS, [ITEM]), book, clock_ms=day_ms + 12 * HOUR_MS)
+
+    def take(given: Event | Wake, hour: float) -> None:
+        done = step(profile, given, book, clock_ms=day_ms + int(hour * HOUR_MS))
+        found.extend({"on": one.topic, **orjson.loads(one.value)} for one in done.records)
+
+    def run(hour: int) -> None:
+        while (due_ms := profile.alarm_ms()) is not None and due_ms <= day_ms + hour * HOUR_MS:
+            take(Wake(due_ms), max(up_hour, (due_ms - day_ms) / HOUR_MS))
+
+    for kind, hour in sorted(more, key=lambda one: one[1]):
+        at_ms = day_ms + hour * HOUR_MS
+        run(hour)
+        props = {"order_id": "1", "total_minor": 100, "currency": "USD", "items": []} if "order" in kind else {}
+        take(Event(f"{kind}{hour}", "web", kind, at_ms, at_ms, "user:1", props=props, seen_ms=at_ms), up_hour)
+    return profile, found, run
+
+
+def hours(found: list[dict[str, Any]], name: str) -> list[float]:
+    """At which hour of the first day each letter may be sent at the earliest."""
+    day_ms = parse_instant("2026-01-05T00:00")
+    return [
+        (parse_instant(one["send"]["not_before"]) - day_ms) / HOUR_MS
+        for one in found
+        if one["on"] == f"triggers.{name}"
+    ]
+
+
+@pytest.mark.invariant("R16", "R17")
+def test_a_moment_of_the_day_that_an_outage_made_a_moment_of_the_night_waits_for_the_morning() -> None:
+    _, found, run = outage(23)
+    run(32)
+    assert hours(found, "left") == []
+    run(33)
+    assert hours(found, "left") == [33]  # at nine, and no sooner
+    _, found, run = outage(18)
+    run(18)
+    [hour] = hours(found, "left")
+    assert 18 < hour < 19  # by day as ever: at once, but for the pace
+
+
+@pytest.mark.invariant("R17")
+def test_an_outage_that_ends_just_before_the_quiet_hours_does_not_spread_its_letters_into_them() -> None:
+    book, day_ms = compile_rules([("rules.yaml", NIGHT)]), parse_instant("2026-01-05T00:00")
+    waiting = 0
+    for number in range(60):
+        profile = Profile(f"user:{number}")
+        one = Event("m", "web", "page_viewed", day_ms, 0, profile.address, seen_ms=day_ms + 12 * HOUR_MS - 5 * 60_000)
+        done = step(profile, one, book, clock_ms=day_ms + 20 * HOUR_MS + 45 * 60_000)
+        found = [{"on": record.topic, **orjson.loads(record.value)} for record in done.records]
+        waiting += not hours(found, "seen")
+        assert all(hour < 21 for hour in hours(found, "seen"))
+        assert bool(profile.runs) == (not hours(found, "seen"))
+    assert 10 < waiting < 60  # those whose turn would have come after nine
+
+
+@pytest.mark.invariant("R16", "R17")
+def test_after_a_night_made_of_a_day_what_was_bought_meanwhile_still_cancels() -> None:
+    _, found, run = outage(23, ("order_completed", 16))
+    run(40)
+    assert hours(found, "left") == []
+    assert [one["reason"] for one in found if one["on"] == "decisions" and one["trigger"] == "left"] == ["cancelled"]
+
+
+@pytest.mark.invariant("R17")
+def test_a_moment_that_an_event_brings_is_late_by_its_arrival_and_expires_as_one_that_time_brings() -> None:
+    _, found, run = outage(23, ("page_viewed", 13), ("order_completed", 13))
+    assert hours(found, "seen") == []
+    [hour] = hours(found, "bill")
+    assert 23 < hour < 24  # bills know no night, but they do not come in a burst either
+    run(33)
+    assert hours(found, "seen") == [33]
+    _, found, run = outage(38, ("page_viewed", 13))
+    assert [one["reason"] for one in found if one["on"] == "decisions" and one["trigger"] == "seen"] == ["expired"]
+    run(60)
+    assert hours(found, "seen") == []
+
+
 def test_a_pace_of_less_than_a_minute_is_refused() -> None:
     with pytest.raises(BadDocument) as refused:
         letters(0, 0, "pace: PT5S,")

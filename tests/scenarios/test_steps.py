@@ -299,3 +299,40 @@ def test_of_the_steps_missed_while_all_was_down_only_the_newest_is_done(late: st
         one: "late" for one in ("2", "3", "4") if one not in sent
     }
     assert profile.alarm_ms() is None
+
+
+GIFT = """
+    policies = {marketing: {consent: {channel: email, mode: opt_out}, limits: [{max: 1, per: P1D}]}}
+    trigger gift = {on: {event: registered}, steps: [{issue_coupon: {offer: hi, valid: P30D}}, {emit: {template: hi, payload: {coupon: $coupon}}}, {wait: P2D}, {emit: {template: again, payload: {coupon: $coupon}}}]}
+    trigger free = {on: {event: product_reviewed}, steps: [{issue_coupon: {offer: thanks}}]}
+    trigger page = {on: {event: page_viewed}, steps: [{emit: page}]}
+"""
+
+
+@pytest.mark.mechanic("D7")
+def test_a_coupon_is_issued_with_the_letter_that_names_it_and_not_without() -> None:
+    done = check(
+        f"""{GIFT}
+        0d  ana  page_viewed
+        0d  ana  registered
+        0d  ana  expect suppressed gift frequency, coupons gift 0
+        2d  ana  expect emits gift/again 1, coupons gift 1
+        """
+    )
+    [issued] = [one.value for one in done.world.published if one.record.topic == COUPONS]
+    assert issued["code"] == done.sent("gift")[0]["payload"]["coupon"]["code"]
+    check(
+        f"""{GIFT}
+        0d  ana  unsubscribed channel=email
+        0d  ana  registered
+        9d  ana  expect suppressed gift no_consent 2, coupons gift 0
+        """
+    )
+    check(
+        f"""{GIFT}
+        0d  ana  registered
+        9d  ana  expect emits gift 2, coupons gift 1, coupons free 0
+        9d  ana  product_reviewed product=mug
+        9d  ana  expect coupons free 1
+        """
+    )
