@@ -30,7 +30,7 @@ def _maker() -> ModuleType:
 def test_the_made_parts_of_the_pages_are_what_the_code_says() -> None:
     maker = _maker()
     pages = {path.name: path.read_text() for path in maker.pages()}
-    assert {"operations.md", "rules.md", "settings.md"} <= set(pages)
+    assert {"metrics.md", "rules.md", "settings.md"} <= set(pages)
     assert {name: maker.made_anew(text) for name, text in pages.items()} == pages, "run: python docs/make.py"
 
 
