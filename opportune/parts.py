@@ -35,7 +35,7 @@ from redis.exceptions import RedisError
 from profiles.errors import Refused
 
 HOST: Final = "127.0.0.1"
-READY_WITHIN_S: Final = 30.0
+READY_WITHIN_S: Final = 60.0
 STOPPED_WITHIN_S: Final = 20.0
 FOLDER_FREE_WITHIN_S: Final = 5.0
 POLL_S: Final = 0.02

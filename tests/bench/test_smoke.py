@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import re
 
-import pytest
-
 from opportune.bench.command import main
 
 
-@pytest.mark.timeout(180)
 def test_the_bench_prints_the_same_digests_each_time() -> None:
     runs = []
     for _ in range(2):

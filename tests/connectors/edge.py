@@ -93,11 +93,11 @@ async def raw(port: int, head: str, *, length: int) -> tuple[asyncio.StreamReade
 
 async def under_way(client: httpx.AsyncClient, count: int) -> None:
     """Returns when so many requests are under way."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while f"opportune_collector_requests_under_way {count}.0" not in (await client.get("/metrics")).text:
             await asyncio.sleep(0.01)
 
 
 async def answer_of(reader: asyncio.StreamReader) -> str:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         return (await reader.readuntil(b"\r\n")).decode()

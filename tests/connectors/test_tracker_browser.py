@@ -18,10 +18,7 @@ from profiles.wire import Event
 from tests.connectors.edge import WEB_KEY, collecting, raw, stored, under_way
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = [
-    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="chromium and chromedriver are not installed"),
-    pytest.mark.timeout(180),
-]
+pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="chromium and chromedriver are not installed")
 
 FLAGS = [
     "--headless",
@@ -68,8 +65,8 @@ async def browser(tmp_path: Path) -> AsyncIterator[Browser]:
         str(DRIVER), f"--port={port}", "--allowed-ips=127.0.0.1", stdout=asyncio.subprocess.DEVNULL
     )
     try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=90) as client:
-            async with asyncio.timeout(30):
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=180) as client:
+            async with asyncio.timeout(120):
                 while not await ready(client):
                     await asyncio.sleep(0.05)
             options = {"binary": CHROMIUM, "args": [*FLAGS, f"--user-data-dir={tmp_path / 'profile'}"]}
@@ -127,7 +124,7 @@ def until(fresh_broker: parts.Server) -> Until:
 
     async def wait(enough: Callable[[list[Event]], bool]) -> list[Event]:
         events: list[Event] = []
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(180):
             while True:
                 events = [record.event() for record in await stored(fresh_broker.address)]
                 if enough(events):
@@ -237,7 +234,7 @@ async def overloaded(collector: Collector) -> AsyncIterator[None]:
 
 async def answered(browser: Browser, status: int) -> None:
     """Returns when the tracker was given that answer."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(180):
         while status not in await browser.run("return window.statuses"):
             await asyncio.sleep(0.05)
 
@@ -304,7 +301,7 @@ async def test_a_route_change_is_a_page_view_if_asked(
             "history.pushState({}, '', '/a'); history.pushState({}, '', '/a'); history.pushState({}, '', '/b')"
         )
         await browser.run("history.back()")
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             while await browser.run("return location.pathname") != "/a":
                 await asyncio.sleep(0.02)
         await browser.run("opportune.track('done')")

@@ -78,7 +78,7 @@ async def published(bootstrap: str, values: list[bytes], partition: int | None =
 
 
 async def until(what: str, window: DecisionWindow, count: int) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while len(window) < count:
             await asyncio.sleep(0.02)
     assert len(window) == count, what
@@ -106,7 +106,7 @@ async def test_a_long_topic_is_read_from_its_end_minus_the_window(installation: 
     reader = DecisionReader(window, {"bootstrap_servers": installation.bootstrap})
     reader.start()
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             while ids(window) != [f"d{number}" for number in range(299, 289, -1)]:
                 await asyncio.sleep(0.02)
     finally:

@@ -64,14 +64,14 @@ async def window(installation: Installation) -> AsyncIterator[Console]:
 
 async def eventually(browser: Browser, script: str, wanted: Any) -> None:
     """The page asks every two seconds, so what it shows is waited for."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(180):
         while await browser.run(script) != wanted:
             await asyncio.sleep(0.05)
 
 
 async def test_it_is_ready_when_store_rules_and_broker_answer(window: Console) -> None:
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{window.port}") as client:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             while (await client.get("/readyz")).status_code != 200:
                 await asyncio.sleep(0.02)
             while (await client.get("/api/v1/decisions")).json()["window"]["kept"] < 2:
@@ -110,7 +110,6 @@ def test_off_loopback_it_answers_to_any_name_unless_told(installation: Installat
 
 
 @pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="chromium and chromedriver are not installed")
-@pytest.mark.timeout(180)
 async def test_people_see_sizes_decisions_and_why(window: Console, browser: Browser) -> None:
     origin = f"http://127.0.0.1:{window.port}"
     await browser.go(origin)

@@ -712,7 +712,7 @@ def test_a_signal_stops_a_process_cleanly(
     worker = process()
     claimed(worker)
     worker.send_signal(number)
-    out, err = worker.communicate(timeout=60)
+    out, err = worker.communicate(timeout=180)
     assert (worker.returncode, out) == (0, "released\n"), err
     assert "the worker" not in err
     assert "Traceback" not in err
@@ -723,7 +723,7 @@ def test_a_signal_during_the_start_stops_the_process_too(process: Callable[..., 
     assert worker.stdout is not None
     assert worker.stdout.readline() == "made\n"
     worker.send_signal(signal.SIGTERM)
-    _, err = worker.communicate(timeout=60)
+    _, err = worker.communicate(timeout=180)
     assert worker.returncode == 0, err
     assert "Traceback" not in err
 
@@ -762,6 +762,6 @@ def test_an_exception_in_the_engine_ends_the_process_with_another_code_than_zero
         await log.stop()
 
     asyncio.run(publish())
-    out, err = worker.communicate(timeout=60)
+    out, err = worker.communicate(timeout=180)
     assert (worker.returncode, out) == (1, ""), err
     assert "the worker ends: engine.deliver: Boom: on purpose" in err

@@ -245,7 +245,7 @@ def questions() -> dict[str, str]:
 
 
 async def test_what_compose_starts_answers_every_question_and_the_right_alert_fires(production: Production) -> None:
-    async with httpx.AsyncClient(timeout=10) as client:
+    async with httpx.AsyncClient(timeout=60) as client:
         sent = 0
 
         async def up() -> bool:

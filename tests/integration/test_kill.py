@@ -119,7 +119,7 @@ async def disturbed(wanted: int, what: str, worker: WorkerProcess, topics: Topic
         worker.assert_alive()
         return await applied(topics) >= wanted
 
-    await until(far_enough, what=f"{wanted} records applied; the worker says: {worker.words()[-2000:]}")
+    await until(far_enough, what=f"{wanted} records applied; {worker.log_path.name}", within_s=SETTLED_WITHIN_S)
     if what == "kill":
         worker.kill()
     elif what in ("stop", "leave"):
@@ -231,7 +231,6 @@ async def assert_same(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 @pytest.mark.invariant("R2")
 @pytest.mark.invariant("R11")
 @pytest.mark.invariant("R12")
@@ -254,7 +253,6 @@ async def test_a_worker_killed_in_the_middle_of_live_events_leaves_what_an_undis
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 @pytest.mark.invariant("R2")
 @pytest.mark.invariant("R4")
 @pytest.mark.invariant("R6")

@@ -67,7 +67,7 @@ TRAITS: Final = {"email": MAIL, "first_name": "Quirina", "address": {"city": "Be
 SAID: Final = (b"quirina", b"Quirina", b"Xylo", b"15112345678", b"Zaphira")
 HASHED: Final = (address_of("email", MAIL, SECRET_BYTES), address_of("phone", "+4915112345678", SECRET_BYTES))
 NAMES: Final = (b"u-erased-1", b"a-erased-1", *(address.encode() for address in HASHED))
-WAIT_S: Final = 60.0
+WAIT_S: Final = 180.0
 
 
 @pytest.fixture

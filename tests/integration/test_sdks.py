@@ -171,7 +171,7 @@ async def test_what_an_sdk_sends_again_bears_the_same_id(fresh_broker: parts.Ser
 
 async def told(collector: Collector, status: int) -> None:
     """Returns when the collector has answered a batch with that status."""
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{collector.port}") as client, asyncio.timeout(60):
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{collector.port}") as client, asyncio.timeout(180):
         line = f'opportune_collector_requests_total{{route="batch",status="{status}"}}'
         before = Counter[str]((await client.get("/metrics")).text.splitlines())
         while True:

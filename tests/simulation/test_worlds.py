@@ -31,7 +31,6 @@ EVERY = 7
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 @pytest.mark.invariant("R1")
 @pytest.mark.invariant("R2")
 @pytest.mark.invariant("R3")
@@ -55,7 +54,6 @@ def test_no_world_breaks_a_promise() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 @pytest.mark.invariant("R2")
 @pytest.mark.invariant("R12")
 @pytest.mark.invariant("R13")

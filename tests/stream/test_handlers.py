@@ -53,7 +53,7 @@ async def test_whoever_claims_a_partition_knows_whether_what_falls_due_there_is_
     reader = MemoryReader(log, first, wall_ms)
     await reader.assign([0])
     running = asyncio.create_task(reader.run())
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while not (first.progress().is_settled and first.progress().applied[PAGE_VIEWS]):
             await asyncio.sleep(0.01)
     await reader.stop()
@@ -89,7 +89,7 @@ async def test_a_segment_that_could_not_be_judged_before_sets_no_event_aside_and
     async def applied(number: int) -> None:
         event = Event(f"m{number}", "shop", "page_viewed", number, number, "user:1")
         log.append(Record(PAGE_VIEWS, event.address, encode_event(event)))
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             while not (engine.progress().is_settled and engine.progress().applied[PAGE_VIEWS] == number):
                 await asyncio.sleep(0.01)
 

@@ -85,7 +85,7 @@ async def ran_live(log: MemoryLog, rulebook: Rulebook, until_ms: int) -> tuple[d
             and not await store.due(range(SHARDS), until_ms - 1, 1)
         )
 
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(180):
         while not await is_done():
             await asyncio.sleep(0.02)
     await reader.stop()
