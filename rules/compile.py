@@ -17,6 +17,7 @@ from typing import Any, Final
 import rules.operators
 import rules.steps
 import rules.triggers
+from profiles import greeting
 from profiles.aggregates import Aggregate
 from profiles.errors import BadDocument, BadInput, Mistake
 from profiles.ids import small_id
@@ -73,6 +74,7 @@ class _Compiler:
         self.zone: tzinfo = UTC
         self.zone_name = zone or "UTC"
         self.currency = currency or "USD"
+        self.locale = "en"
         self.session_gap = Duration(ms=30 * 60_000)
         self.cart_idle = Duration(ms=2 * 3_600_000)
         self.hash = hashlib.blake2b(digest_size=8)
@@ -125,6 +127,7 @@ class _Compiler:
             zone=self.zone,
             zone_name=self.zone_name,
             currency=self.currency,
+            locale=self.locale,
             session_gap_ms=self.session_gap.ms,
             segments=tuple(self.segments.values()),
             aggregates=tuple(self.aggregates.values()),
@@ -178,8 +181,8 @@ class _Compiler:
             document.wrong(f"at most {TRIGGERS_MAX} triggers wanted, got {len(self.trigger_nodes)}")
 
     def _defaults(self, node: Node, zone: str, currency: str) -> None:
-        node.known(("zone", "currency", "session_gap", "cart_idle"))
-        zone_node, currency_node = node.get("zone"), node.get("currency")
+        node.known(("zone", "currency", "locale", "session_gap", "cart_idle"))
+        zone_node, currency_node, locale = node.get("zone"), node.get("currency"), node.get("locale")
         if zone_node is not None and not zone:
             self.zone_name = zone_node.text()
             try:
@@ -189,6 +192,8 @@ class _Compiler:
                 self.zone_name = "UTC"
         if currency_node is not None and not currency:
             self.currency = currency_node.text()
+        if locale is not None:
+            self.locale = locale.choice(tuple(greeting.TEXTS))
         gap, idle = node.get("session_gap"), node.get("cart_idle")
         if gap is not None:
             self.session_gap = gap.duration()

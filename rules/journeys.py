@@ -363,7 +363,7 @@ class Journeys:
             because = [*run.context["because"], *_reasons(trigger, p, now_ms)]
             not_before_ms = self._not_before(trigger, run, emit, now_ms)
             self.out.records.append(
-                records.sent(p, trigger, run, emit, payload, because, consented, now_ms, not_before_ms)
+                records.sent(p, trigger, run, emit, self.rb, payload, because, consented, now_ms, not_before_ms)
             )
             trigger.limits.count(p, now_ms)
             detail = {"template": filled(emit.template, run.context)}

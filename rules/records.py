@@ -8,11 +8,14 @@ from typing import Any, Final
 
 import orjson
 
+from profiles import people
+from profiles.greeting import greeting
 from profiles.ids import digest64, trigger_id
 from profiles.moments import MINUTE_MS, iso
 from profiles.state import Instance, Profile
 from profiles.wire import COUPONS, DECISIONS, SEGMENT_CHANGES, TASKS, Record, coupon_code, trigger_topic
 from rules.program import CompiledTrigger, Emit, Task, filled
+from rules.rulebook import Rulebook
 
 _LATE_MS: Final = MINUTE_MS
 """Decided later than this after it was due, a moment has waited for something that was down."""
@@ -44,6 +47,7 @@ def sent(
     trigger: CompiledTrigger,
     run: Instance,
     emit: Emit,
+    rulebook: Rulebook,
     payload: dict[str, Any],
     because: list[Any],
     consent: dict[str, Any] | None,
@@ -61,8 +65,12 @@ def sent(
         "step": emit.step,
         "template": filled(emit.template, run.context),
         "at": iso(now_ms),
-        "send": {"not_before": iso(not_before_ms), "not_after": iso(now_ms + trigger.max_age_ms)},
-        "profile": _contact(profile),
+        "send": {
+            "not_before": iso(not_before_ms),
+            "not_after": iso(now_ms + trigger.max_age_ms),
+            "zone": str(people.zone_of(profile, rulebook.zone)),
+        },
+        "profile": {**_contact(profile), "greeting": greeting(profile.traits, rulebook.locale)},
         "consent": consent,
         "experiment": run.context.get("experiment"),
         "payload": payload,

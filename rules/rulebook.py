@@ -85,6 +85,7 @@ class Rulebook:
     declared: tuple[str, ...]
     goals: tuple[Goal, ...] = ()
     fields: dict[str, Field] = field(default_factory=dict)
+    locale: str = "en"
 
     # The index, made from the above.
     place: dict[int, int] = field(init=False)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from profiles.greeting import TEXTS
 from rules.assemble import BASIC_STEPS, KEYS
 from rules.compile import OPERATORS, STEPS, TRIGGER_KINDS
 from rules.traits import KINDS
@@ -34,7 +35,15 @@ def rule_files() -> Schema:
         **_map(
             {
                 "says": _SAYS,
-                "defaults": _map({"zone": _TEXT, "currency": _TEXT, "session_gap": _DURATION, "cart_idle": _DURATION}),
+                "defaults": _map(
+                    {
+                        "zone": _TEXT,
+                        "currency": _TEXT,
+                        "locale": {"enum": list(TEXTS)},
+                        "session_gap": _DURATION,
+                        "cart_idle": _DURATION,
+                    }
+                ),
                 "policies": _named({"type": "object"}),
                 "lists": _named({"type": ["array", "object"]}),
                 "goals": _named(_map({"event": {}, "where": {}, "says": _SAYS}, ["event"])),
