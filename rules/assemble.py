@@ -37,9 +37,10 @@ from rules.program import (
     follow,
     key_of,
 )
+from rules.versions import MIGRATIONS
 
 KEYS: Final = (
-    "class", "topic", "says", "on", "key", "when", "cancel_on", "restart_on", "re_entry", "consent", "quiet", "limits", "holdout", "max_age", "pace", "late_steps", "steps",
+    "class", "topic", "says", "on", "key", "when", "cancel_on", "restart_on", "re_entry", "consent", "quiet", "limits", "holdout", "max_age", "pace", "late_steps", "migration", "steps",
 )  # fmt: skip
 CLASSES: Final = ("marketing", "transactional")
 PACE_MS: Final = 10 * MINUTE_MS
@@ -50,16 +51,16 @@ _RECENT_MAX: Final = 20
 _KEYS_MAX: Final = 20
 
 
-def compile_trigger(name: str, node: Node, scope: TriggerScope) -> CompiledTrigger | None:
-    """Compile one trigger; ``None`` when a mistake leaves nothing to run."""
+def compile_trigger(name: str, node: Node, scope: TriggerScope, *, enters: bool = True) -> CompiledTrigger | None:
+    """Compile one trigger; ``None`` when a mistake leaves nothing to run. ``enters``: it is in force, and somebody may enter."""
     node.known(KEYS, required=("on", "steps"))
     on, steps = node.get("on"), node.get("steps")
     if on is None or steps is None:
         return None
-    entry = _entry(name, on, scope)
+    entry = _entry(name, on, scope) if enters else _types_of(on, scope)
     when, key, kind, topic = node.get("when"), node.get("key"), node.get("class"), node.get("topic")
     again, max_age, says = node.get("re_entry"), node.get("max_age"), node.get("says")
-    late = node.get("late_steps")
+    late, migration = node.get("late_steps"), node.get("migration")
     kind_name = kind.choice(CLASSES) if kind is not None else CLASSES[0]
     topic_name = topic.text() if topic is not None else name
     policy = scope.policies.get(kind_name)
@@ -100,6 +101,8 @@ def compile_trigger(name: str, node: Node, scope: TriggerScope) -> CompiledTrigg
         again=_again(again),
         consent=consent,
         limits=compile_limits(parts, names, scope),
+        migration=migration.choice(MIGRATIONS) if migration is not None else MIGRATIONS[0],
+        origins=tuple(maker.origins),
         skips_late=late is not None and late.choice(("send", "skip")) == "skip",
         pace_ms=_pace(node.get("pace")),
         max_age_ms=max_age.duration().about_ms() if max_age is not None else 24 * HOUR_MS,
@@ -132,6 +135,12 @@ def _entry(name: str, on: Node, scope: TriggerScope) -> Entry | None:
     spec = scope.trigger_kinds[kinds[0]]
     on.known((spec.name, *spec.keys))
     return spec.compile(on, name, scope)
+
+
+def _types_of(on: Node, scope: TriggerScope) -> Entry:
+    """An entry that nobody comes through any more; its events are what the steps ask about."""
+    event = on.get("event")
+    return Entry(types=scope.event_types(event) if event is not None else ())
 
 
 def _again(node: Node | None) -> str | Duration:
@@ -207,6 +216,8 @@ class _Maker:
         self.heard = heard  # types of the event that a branch would ask about
         self.kept: dict[str, None] = {}
         self.program: list[Operation] = []
+        self.origins: list[str] = []
+        self.step = ""  # the one being laid
         self.jumps: list[tuple[int, Node]] = []
         self.emits = 0
         self.coupons = 0
@@ -220,7 +231,10 @@ class _Maker:
         return self.coupons
 
     def add(self, steps: Iterable[Node]) -> None:
+        outer = self.step
         for step in steps:
+            self._originate()
+            self.step = json.dumps(step.plain(), sort_keys=True, default=str)
             known = (*BASIC_STEPS, *self.scope.steps)
             named = [name for name in known if step.get(name) is not None] if step.is_map() else []
             if step.value == "exit":
@@ -236,6 +250,12 @@ class _Maker:
                     getattr(self, f"_{named[0]}")(inside)
                 else:
                     self.scope.steps[named[0]].compile(inside, self)
+            self._originate()
+        self.step = outer
+
+    def _originate(self) -> None:
+        """What was laid by now is of the step that is being laid."""
+        self.origins += [self.step] * (len(self.program) - len(self.origins))
 
     def close(self) -> None:
         end = len(self.program)

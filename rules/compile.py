@@ -32,10 +32,11 @@ from rules.documents import Node, did_you_mean, parse
 from rules.limits import POLICY_PARTS, counting
 from rules.members import static, staying
 from rules.predicates import conditions
-from rules.program import StepSpec, TriggerSpec
+from rules.program import CompiledTrigger, StepSpec, TriggerSpec
 from rules.rulebook import CompiledSegment, Goal, KeptAggregate, Rulebook
 from rules.spec import GOAL_REACHED, UNREADABLE, Field, Judged, OperatorSpec, Reader
 from rules.verdict import NO
+from rules.versions import Version, marked
 
 OPERATORS: Final = {spec.name: spec for spec in discover(rules.operators, OperatorSpec)}
 STEPS: Final = {spec.name: spec for spec in discover(rules.steps, StepSpec)}
@@ -50,18 +51,21 @@ _FIELD: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}(\.[A-Za-z0-9_]{1,64})?")
 _NOTHING: Final = Judged("nothing", "?", lambda profile, now_ms: NO, frozenset())
 
 
-def compile_rules(files: Sequence[tuple[str, str]], *, zone: str = "", currency: str = "") -> Rulebook:
+def compile_rules(
+    files: Sequence[tuple[str, str]], *, zone: str = "", currency: str = "", kept: Sequence[Version] = ()
+) -> Rulebook:
     """Compile rule files.
 
     Args:
         files: (name, YAML text), in the order in which they were found.
         zone, currency: what the installation sets; they go before the files' ``defaults``.
+        kept: versions of triggers of before, that journeys may still go by; one that these rules cannot read is left out.
     Raises:
         BadDocument: with every mistake found, each at its file and line.
     """
     mistakes: list[Mistake] = []
     documents = [node for name, text in files if (node := parse(text, name, mistakes)) is not None]
-    return _Compiler(documents, mistakes, zone, currency).compiled()
+    return _Compiler(documents, mistakes, zone, currency).compiled(kept)
 
 
 class _Compiler:
@@ -107,7 +111,7 @@ class _Compiler:
         except ValueError as error:
             mistakes.append(Mistake(documents[0].file if documents else "", 1, "defaults/zone", str(error)))
 
-    def compiled(self) -> Rulebook:
+    def compiled(self, kept: Sequence[Version]) -> Rulebook:
         self.readers = traits.built_in(self, self.cart_idle)
         for name, node in self.goal_nodes.items():
             self._goal(name, node)
@@ -117,8 +121,12 @@ class _Compiler:
             self._segment(name)
         made = [compile_trigger(name, node, self) for name, node in self.trigger_nodes.items()]
         triggers = {one.name: one for one in made if one is not None}
-        counts = counting({name: one.limits for name, one in triggers.items()})
+        earlier = self._earlier(kept) if not self.mistakes else {}
+        counts = counting(
+            {name: one.limits for name, one in triggers.items()} | {name: one.limits for name, one in earlier.items()}
+        )
         triggers = {name: replace(one, limits=counts[name]) for name, one in triggers.items()}
+        earlier = {name: replace(one, limits=counts[name]) for name, one in earlier.items()}
         self._no_clashes()
         if self.mistakes:
             raise BadDocument(sorted(dict.fromkeys(self.mistakes), key=lambda one: (one.file, one.line, one.where)))
@@ -136,7 +144,19 @@ class _Compiler:
             declared=tuple(self.trait_nodes),
             goals=tuple(self.goals.values()),
             fields=self.fields,
+            earlier=earlier,
         )
+
+    def _earlier(self, kept: Sequence[Version]) -> dict[tuple[str, str], CompiledTrigger]:
+        self.hash.update(marked(kept))
+        found: dict[tuple[str, str], CompiledTrigger] = {}
+        for one in kept:
+            mistakes: list[Mistake] = []
+            node = parse(one.document, one.trigger, mistakes)
+            trigger = compile_trigger(one.trigger, node, self, enters=False) if node is not None else None
+            if trigger is not None and not mistakes:
+                found[one.trigger, one.revision] = replace(trigger, revision=one.revision)
+        return found
 
     # --- documents -> names -------------------------------------------------------------------------------------
 

@@ -648,7 +648,7 @@ class _Turn(Journeys):
             dirty = rb.brought_by(other)
             work = rb.work_for(dirty)
         for ended in identity.absorbed(p, other, rb.merges, rb.rank):
-            trigger = rb.triggers.get(ended.trigger)
+            trigger = rb.version_of(ended)
             pending = trigger.next_emit(ended.at) if trigger is not None else None
             if pending is not None:
                 self._decide(ended.trigger, pending.step, ended.opened_by, ended.occasion, "merged", {}, now_ms)
@@ -667,7 +667,7 @@ class _Turn(Journeys):
         self._set_timers(dirty, now_ms, cause)
         self._cancel_empty_carts(now_ms)
         for run in list(p.runs.values()):  # What cancels one's journey, the other may have done.
-            trigger = rb.triggers.get(run.trigger)
+            trigger = rb.version_of(run)
             if trigger is not None:
                 self._cancel_since(trigger, run, run.opened_ms, now_ms)
         self._segments_changed(changed, now_ms, cause)
@@ -772,7 +772,7 @@ class _Turn(Journeys):
         erased_ms = asked.until_ms or max(now_ms, command.link[0])
         cause = ("erase", command.link[1])
         for run in p.runs.values():
-            trigger = self.rb.triggers.get(run.trigger)
+            trigger = self.rb.version_of(run)
             pending = trigger.next_emit(run.at) if trigger is not None else None
             if pending is not None:
                 self._decide(
@@ -835,7 +835,7 @@ class _Turn(Journeys):
         cause = ("unmerge", command.link[1])
         going = {run.occasion for one in (mine, theirs) for run in one.runs.values()}
         for run in p.runs.values():
-            trigger = self.rb.triggers.get(run.trigger)
+            trigger = self.rb.version_of(run)
             pending = trigger.next_emit(run.at) if trigger is not None and run.occasion not in going else None
             if pending is not None:
                 detail = {"by": "unmerge"}

@@ -422,7 +422,7 @@ def _refund(refund: Refund, currency: str) -> dict[str, Any]:
 
 
 def _journey(run: Instance, rulebook: Rulebook) -> dict[str, Any]:
-    trigger = rulebook.triggers.get(run.trigger)
+    trigger = rulebook.version_of(run)
     pending = trigger.next_emit(run.at) if trigger is not None else None
     return {
         "trigger": run.trigger,

@@ -34,6 +34,7 @@ from rules.program import (
     key_of,
 )
 from rules.rulebook import Rulebook
+from rules.versions import place_in
 
 CONTROL: Final = "control"
 """The arm of an experiment that is told nothing."""
@@ -202,8 +203,7 @@ class Journeys:
                 p.timers[RUN + name] = run.due_ms
                 return
             run.at += 1
-        del p.runs[name]
-        p.timers.pop(RUN + name, None)
+        self._end(run)
 
     def _due(self, operation: Wait | WaitFor, now_ms: int) -> int:
         zone = self.rb.zone
@@ -217,26 +217,70 @@ class Journeys:
         return max(now_ms + 1, due_ms)
 
     def _time_out(self, run: Instance, now_ms: int) -> None:
-        trigger = self.rb.triggers.get(run.trigger)
-        if trigger is None or run.at >= len(trigger.program):
-            del self.p.runs[f"{run.trigger}:{run.key}"]  # Its trigger is gone from the rules.
+        trigger, goes_on = self._version(run, now_ms, timed_out=True)
+        if trigger is None:
             return
-        operation = trigger.program[run.at]
-        if not isinstance(operation, Emit):  # Else it waited for the end of the quiet hours.
+        operation = trigger.program[run.at] if goes_on and run.at < len(trigger.program) else None
+        if operation is not None and not isinstance(operation, Emit):  # Else it waited for the end of the quiet hours.
             run.at = operation.on_timeout if isinstance(operation, WaitFor) else run.at + 1
         self._walk(trigger, run, now_ms)
+
+    def _version(self, run: Instance, now_ms: int, *, timed_out: bool = False) -> tuple[CompiledTrigger | None, bool]:
+        """The version that a journey goes by, after what the trigger in force says of those of another.
+
+        Returns:
+            The version, ``None``: it is withdrawn, and the journey over. And whether the journey stands where it waited; else
+            it stands before a step that is to be done now.
+        """
+        rb = self.rb
+        trigger = rb.triggers.get(run.trigger)
+        if trigger is not None and trigger.revision == run.revision:
+            return trigger, True
+        old = rb.earlier.get((run.trigger, run.revision))
+        if trigger is None:
+            self._end(run)
+            pending = old.next_emit(run.at) if old is not None else None
+            if pending is not None:
+                self._decide(run.trigger, pending.step, run.opened_by, run.occasion, "withdrawn", {}, now_ms)
+            return None, False
+        if old is not None and trigger.migration == "drain":
+            return old, True
+        if trigger.migration == "restart":
+            run.at, goes_on = 0, False
+            run.opened_ms = now_ms
+            self.p.timers.pop(f"{RUN}{run.trigger}:{run.key}", None)
+        else:
+            place = place_in(trigger, old, run.at)
+            if old is not None and not place.same and not timed_out:
+                return old, True  # The step that it waits in is gone: it moves when the time has come to go on.
+            run.at, goes_on = place
+        # Steps may have other numbers now: what follows are moments of their own.
+        moved = run.context["moved"] = run.context.get("moved", 0) + 1
+        run.occasion = f"{run.occasion.rpartition('#')[0] if moved > 1 else run.occasion}#{moved}"
+        run.revision = trigger.revision
+        return trigger, goes_on
+
+    def _end(self, run: Instance) -> None:
+        name = f"{run.trigger}:{run.key}"
+        del self.p.runs[name]
+        self.p.timers.pop(RUN + name, None)
 
     def _hear(self, event: Event, heard: frozenset[str], now_ms: int) -> None:
         """Live journeys hear an event: one that cancels beats one that is waited for beats one that restarts."""
         p = self.p
         for run in [run for run in p.runs.values() if run.trigger in heard]:
-            trigger = self.rb.triggers[run.trigger]
+            trigger, goes_on = self._version(run, now_ms)
+            if trigger is None:
+                continue
             if any(self._means(listener, event, run) for listener in trigger.cancel):
                 self._cancel(trigger, run, event.type, now_ms)
                 continue
             if any(one.cart_empty for one in trigger.cancel) and self._cart_empty(run):
                 # Before it restarts: the event that emptied the cart cancels the moment that was to come, and opens none.
                 self._cancel(trigger, run, "cart.empty", now_ms)
+                continue
+            if not goes_on:
+                self._walk(trigger, run, now_ms)  # It began anew, and stands at the first step.
                 continue
             operation = trigger.program[run.at] if run.at < len(trigger.program) else None
             if isinstance(operation, WaitFor) and any(self._means(one, event, run) for one in operation.listeners):
@@ -281,7 +325,7 @@ class Journeys:
 
     def _cancel_empty_carts(self, now_ms: int) -> None:
         for run in list(self.p.runs.values()):
-            trigger = self.rb.triggers.get(run.trigger)
+            trigger = self.rb.version_of(run)
             if trigger is not None and any(one.cart_empty for one in trigger.cancel) and self._cart_empty(run):
                 self._cancel(trigger, run, "cart.empty", now_ms)
 
@@ -306,23 +350,20 @@ class Journeys:
     def _cancel_refused(self, by: str, now_ms: int) -> None:
         """Nothing is pending any more for somebody who has refused it: each journey's next moment is decided now."""
         p = self.p
-        for name, run in list(p.runs.items()):
-            trigger = self.rb.triggers.get(run.trigger)
+        for run in list(p.runs.values()):
+            trigger = self.rb.version_of(run)
             rule = trigger.consent if trigger is not None else None
             if trigger is None or rule is None:
                 continue
             if consent.state_of(p, rule.channel, rule.topic) == consent.DENIED:
-                del p.runs[name]
-                p.timers.pop(RUN + name, None)
+                self._end(run)
                 pending = trigger.next_emit(run.at)
                 if pending is not None:
                     detail = {"by": by, "channel": rule.channel, "topic": rule.topic, "state": consent.DENIED}
                     self._decide(run.trigger, pending.step, run.opened_by, run.occasion, "no_consent", detail, now_ms)
 
     def _cancel(self, trigger: CompiledTrigger, run: Instance, by: str, now_ms: int) -> None:
-        name = f"{run.trigger}:{run.key}"
-        del self.p.runs[name]
-        self.p.timers.pop(RUN + name, None)
+        self._end(run)
         pending = trigger.next_emit(run.at)
         if pending is not None:
             self._decide(run.trigger, pending.step, run.opened_by, run.occasion, "cancelled", {"by": by}, now_ms)

@@ -167,7 +167,7 @@ def compile_limits(parts: dict[str, Node], names: dict[str, str], scope: Scope) 
     )
 
 
-def counting(limits: dict[str, Limits]) -> dict[str, Limits]:
+def counting(limits: dict[Any, Limits]) -> dict[Any, Limits]:
     """The same, each knowing all caps that it counts for: what has no cap of its own fills those of others."""
     caps = dict.fromkeys(cap for one in limits.values() for cap in one.caps)
     return {

@@ -214,6 +214,8 @@ class CompiledTrigger:
         pace_ms: over how long moments that are decided late are spread (R17).
         keeps: properties of the event heard last that its branches ask for.
         limits: what holds its moments back beside consent.
+        migration: what becomes of journeys under way when another version comes into force (``rules/versions.py``).
+        origins: for each operation the step that it was made of, as text.
         skips_late: of several moments that were missed, only the newest goes out.
         says, document: as written, for people.
     """
@@ -235,6 +237,8 @@ class CompiledTrigger:
     keeps: tuple[str, ...] = ()
     limits: Limits = NO_LIMITS
     skips_late: bool = False
+    migration: str = "drain"
+    origins: tuple[str, ...] = ()
     says: str = ""
     document: Any = None
 

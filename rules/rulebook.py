@@ -15,7 +15,7 @@ from profiles.edits import BY_HAND
 from profiles.ids import small_id
 from profiles.moments import FOREVER
 from profiles.people import SAID_BY
-from profiles.state import CARTS, CONSENTS, ORDERS, SEEN, SESSION, TRAITS, Profile
+from profiles.state import CARTS, CONSENTS, ORDERS, SEEN, SESSION, TRAITS, Instance, Profile
 from profiles.wire import Event
 from rules.predicates import Predicate
 from rules.program import CompiledTrigger, Entry
@@ -86,6 +86,8 @@ class Rulebook:
     goals: tuple[Goal, ...] = ()
     fields: dict[str, Field] = field(default_factory=dict)
     locale: str = "en"
+    earlier: dict[tuple[str, str], CompiledTrigger] = field(default_factory=dict)
+    """(trigger, revision) -> a version of before, that journeys may still go by (``rules/versions.py``)."""
 
     # The index, made from the above.
     place: dict[int, int] = field(init=False)
@@ -129,7 +131,7 @@ class Rulebook:
         triggers = self.triggers.values()
         self.entering_on = _grouped((name, one) for one in triggers for name in one.entry.types)
         hearing: dict[str, set[str]] = {}
-        for one in triggers:
+        for one in (*triggers, *self.earlier.values()):
             for name in one.hears():
                 hearing.setdefault(name, set()).add(one.name)
         self.hearing = {name: frozenset(names) for name, names in hearing.items()}
@@ -167,6 +169,13 @@ class Rulebook:
             )
             for name, kept_there in self.aggregates_on.items()
         }
+
+    def version_of(self, run: Instance) -> CompiledTrigger | None:
+        """The version that a journey goes by; of one that nobody can read any more, the version in force, if there is one."""
+        trigger = self.triggers.get(run.trigger)
+        if trigger is not None and trigger.revision == run.revision:
+            return trigger
+        return self.earlier.get((run.trigger, run.revision), trigger)
 
     def rank(self, name: str, source: str) -> int:
         """How good a source of that trait is; the greater is the better, of most traits all are alike."""

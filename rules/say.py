@@ -65,6 +65,15 @@ def say_trigger(trigger: CompiledTrigger, language: str) -> str:
                 f"Again after {after} at the earliest", f"Снова не раньше чем через {t.duration(again.get('after'))}"
             )
         )
+    if document.get("migration") in ("restart", "move"):
+        sentences.append(
+            t.pick("Whoever is under way when this changes begins anew", "Кто в пути при смене правил, начинает заново")
+            if document["migration"] == "restart"
+            else t.pick(
+                "Whoever is under way when this changes goes on in it",
+                "Кто в пути при смене правил, идёт дальше по новым",
+            )
+        )
     consent = document.get("consent")
     if isinstance(consent, dict):
         channel, is_out = consent.get("channel"), consent.get("mode") == "opt_out"

@@ -138,6 +138,10 @@ class Handlers:
         """The clock that decides what is due."""
         return self._clock
 
+    def go_by(self, rulebook: Rulebook) -> None:
+        """The generation in force is this; before the first input."""
+        self._rulebook = rulebook
+
     def progress(self) -> Progress:
         """How far we are; costs a look at every shard."""
         applied = dict.fromkeys(INPUT_TOPICS, 0)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import orjson
 
 import rules
-from profiles.errors import Refused
+from profiles.errors import BadDocument, Refused
 from rules.compile import compile_rules
 from rules.doubts import checked_rules
 from rules.rulebook import Rulebook
+from rules.versions import Version, superseded
 from stream.ports import ProfileStore
 
 PACKS: Final = Path(rules.__file__).parent / "packs"
@@ -48,13 +50,41 @@ def load(folder: Path, *, zone: str = "", currency: str = "") -> Rulebook:
     return checked_rules(read_rule_files(folder), zone=zone, currency=currency)
 
 
-async def announce(store: ProfileStore, rulebook: Rulebook, files: list[tuple[str, str]]) -> None:
-    """Keep the files of the generation in force, so that whoever reads profiles can read them by its rules."""
+async def come_after(
+    store: ProfileStore, rulebook: Rulebook, files: Sequence[tuple[str, str]]
+) -> tuple[Rulebook, tuple[Version, ...]]:
+    """A generation with the versions of triggers beside it under which journeys of the one before may be on their way.
+
+    Args:
+        store: knows the generation that is in force.
+        rulebook, files: the one that is to follow.
+    Returns:
+        It, with those versions, and these, to be announced with it.
+    """
+    value = await store.get_doc(IN_FORCE)
+    if value is None:
+        return rulebook, ()
+    try:
+        before, _ = read_generation(value)
+    except BadDocument:
+        return rulebook, ()  # Of workers that know other rules: its journeys go on at the same place.
+    kept = superseded(before.triggers, _kept(orjson.loads(value)), rulebook.triggers)
+    if not kept:
+        return rulebook, ()
+    return compile_rules(files, zone=rulebook.zone_name, currency=rulebook.currency, kept=kept), kept
+
+
+async def announce(
+    store: ProfileStore, rulebook: Rulebook, files: Sequence[tuple[str, str]], kept: Sequence[Version] = ()
+) -> None:
+    """Keep the files of the generation in force, so that whoever reads profiles can read them by its rules; and the
+    versions ``kept`` beside it."""
     value = {
         "hash": rulebook.hash,
         "zone": rulebook.zone_name,
         "currency": rulebook.currency,
         "files": [{"name": name, "text": text} for name, text in files],
+        "kept": [list(one) for one in kept],
     }
     await store.put_doc(IN_FORCE, orjson.dumps(value))
 
@@ -73,4 +103,8 @@ def read_generation(value: bytes) -> tuple[Rulebook, list[tuple[str, str]]]:
     """
     told = orjson.loads(value)
     files = [(one["name"], one["text"]) for one in told["files"]]
-    return compile_rules(files, zone=told["zone"], currency=told["currency"]), files
+    return compile_rules(files, zone=told["zone"], currency=told["currency"], kept=_kept(told)), files
+
+
+def _kept(told: Any) -> list[Version]:
+    return [Version(*one) for one in told.get("kept", ())]

@@ -28,9 +28,9 @@ def shop_rules() -> Rulebook:
     return compile_rules(pack_files(), zone="Europe/Berlin", currency="EUR")
 
 
-def rules_of(text: str, **defaults: str) -> Rulebook:
+def rules_of(text: str, zone: str = "") -> Rulebook:
     """A rulebook of one file."""
-    return compile_rules([("test.yaml", text)], currency="EUR", **defaults)
+    return compile_rules([("test.yaml", text)], currency="EUR", zone=zone)
 
 
 class Life:
