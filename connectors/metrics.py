@@ -49,6 +49,11 @@ BYTES_UNDER_WAY: Final = Gauge(
     "opportune_collector_under_way_bytes",
     "Bytes of bodies held now, announced or inflated",
 )
+LIMIT: Final = Gauge(
+    "opportune_collector_limit",
+    "How much may be under way before new requests get 429: requests, and bytes of bodies",
+    ["what"],
+)
 PUBLISH_SECONDS: Final = Histogram(
     "opportune_publish_seconds",
     "From handing a batch of one partition to the producer to the broker's acknowledgement",
@@ -56,7 +61,7 @@ PUBLISH_SECONDS: Final = Histogram(
 )
 PUBLISH_RECORDS: Final = Counter(
     "opportune_publish_records_total",
-    "Records acknowledged by the broker",
+    "Records acknowledged by the broker; never fewer than the events accepted and the dead letters together (R1)",
 )
 PUBLISH_FAILURES: Final = Counter(
     "opportune_publish_failures_total",

@@ -699,6 +699,7 @@ class Guarded:
             return
         since_s = seconds()
         status = 0
+        metrics.UNDER_WAY.inc()
 
         async def counted(message: MutableMapping[str, Any]) -> None:
             nonlocal status
@@ -725,6 +726,7 @@ class Guarded:
                 await _problem(500, "bug", "an error of the API itself")(scope, receive, counted)
         finally:
             route = getattr(scope.get("route"), "path", "other")
+            metrics.UNDER_WAY.dec()
             metrics.REQUESTS.labels(route, str(status)).inc()
             metrics.REQUEST_SECONDS.observe(seconds() - since_s)
 

@@ -16,6 +16,7 @@ REQUEST_SECONDS: Final = Histogram(
     "From a request's head read to the end of its answer.",
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )
+UNDER_WAY: Final = Gauge("opportune_console_requests_under_way", "Requests that are not answered yet.")
 MEMBERS: Final = Gauge(
     "opportune_segment_members",
     "Members of a segment, as last counted; of the first 500 segments by name.",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import orjson
@@ -85,6 +85,8 @@ class Bugs:
 
 _UNTOUCHED: Final = (ERASED, REFUSED, THROTTLED)
 """Outcomes that leave the profile as it was: nothing to be written but what is told of them."""
+BEHIND: Final = "behind"
+"""Not the core's word: what a shard has behind it is not stepped again."""
 
 
 class Computing:
@@ -142,6 +144,7 @@ class Computing:
                 self._dead(group, one, given.reason, str(given))
                 continue
             if type(given) is Command and given.kind == MARK:
+                outcomes[topic, "mark"] += 1
                 continue
             address = given.address
             held = at_hand(address)
@@ -150,6 +153,7 @@ class Computing:
                 continue
             shard = shards[held.shard]
             if offset < shard.next[topic]:
+                outcomes[topic, BEHIND] += 1
                 continue  # This shard has it behind it: another shard of the partition lagged.
             if type(given) is Command and not is_operators(given) and self._taken_before(shard, given):
                 outcomes[topic, DUPLICATE] += 1
@@ -448,6 +452,7 @@ class Computing:
             number = group.partition
         shard = self.shards[number]
         if one.offset < shard.next[one.topic]:
+            self.outcomes[one.topic, BEHIND] += 1
             return
         value = dead_letter(
             reason=reason,
@@ -466,6 +471,7 @@ class Computing:
         number = group.partition
         shard = self.shards[number]
         if one.offset < shard.next[one.topic]:
+            self.outcomes[one.topic, BEHIND] += 1
             return
         metrics.MISROUTED.inc()
         kind = FORWARD if isinstance(given, Event) else given.kind
@@ -499,13 +505,25 @@ class Computing:
                     held.alarm_ms = write.alarms[address] = held.sealed_alarm_ms
                 flying[address] = held
             writes.append(write)
-        metrics.REORDERED.inc(self.reordered)
-        for (place, outcome), count in self.outcomes.items():
-            metrics.EVENTS.labels(INPUT_TOPICS[place], outcome).inc(count)
-        for (trigger, reason), count in self.decisions.items():
-            metrics.DECISIONS.labels(trigger, reason).inc(count)
+        self._count(draft.records for draft in self.drafts.values())
         changes = Counter((name, member) for draft in self.drafts.values() for name, _, member in draft.members)
         for (name, member), count in changes.items():
             metrics.CHANGES.labels(name, "entered" if member else "exited").inc(count)
         records = {number: draft.records for number, draft in self.drafts.items() if draft.records}
         return Batch(writes, records, self.lows, {}, woken)
+
+    def _count(self, drafted: Iterable[list[Record]]) -> None:
+        """Account for the batch: both sides of each identity are counted where they arise, and told here together."""
+        metrics.REORDERED.inc(self.reordered)
+        for group in self.owned.groups.values():
+            for place, count in enumerate(group.taken):
+                if count:
+                    metrics.TAKEN.labels(INPUT_TOPICS[place]).inc(count)
+                    group.taken[place] = 0
+        for (place, outcome), count in self.outcomes.items():
+            metrics.EVENTS.labels(INPUT_TOPICS[place], outcome).inc(count)
+        for (trigger, reason), count in self.decisions.items():
+            metrics.DECISIONS.labels(trigger, reason).inc(count)
+        outgoing = Counter(record.topic for records in drafted for record in records)
+        for topic, count in outgoing.items():
+            metrics.OUTGOING.labels(topic).inc(count)

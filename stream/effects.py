@@ -139,22 +139,40 @@ async def commit(store: ProfileStore, writes: list[ShardWrite]) -> None:
         raise FencedOut(f"{told}: our token wanted, got another's")
 
 
+_waiting: Final[dict[object, int]] = {}
+"""Outboxes that the broker has not taken yet, oldest first, and since when."""
+
+
+def _oldest_s() -> float:
+    # Asked from the metrics' thread while the loop's adds and removes.
+    since_ns = next(iter(list(_waiting.values())), None)
+    return 0.0 if since_ns is None else (monotonic_ns() - since_ns) / 1e9
+
+
+metrics.OUTBOX_AGE.set_function(_oldest_s)
+
+
 async def publish(out: Log, records: list[Record]) -> None:
     """Publish until the broker has acknowledged everything; doubles are allowed, gaps are not."""
     if not records:
         return
     tries = 0
     started_ns = monotonic_ns()
+    this = object()
+    _waiting[this] = started_ns
     metrics.OUTBOX.inc(len(records))
-    while True:
-        try:
-            await out.publish(records)
-            break
-        except OSError as error:
-            log.warning("the broker did not take %d records, sending again: %s", len(records), error)
-            await asyncio.sleep(RETRY_WAIT_S[min(tries, len(RETRY_WAIT_S) - 1)])
-            tries += 1
-    metrics.OUTBOX.dec(len(records))
+    try:
+        while True:
+            try:
+                await out.publish(records)
+                break
+            except OSError as error:
+                log.warning("the broker did not take %d records, sending again: %s", len(records), error)
+                await asyncio.sleep(RETRY_WAIT_S[min(tries, len(RETRY_WAIT_S) - 1)])
+                tries += 1
+    finally:  # Also when it is given up: whoever claims the shard next publishes it.
+        del _waiting[this]
+        metrics.OUTBOX.dec(len(records))
     metrics.PUBLISH.observe((monotonic_ns() - started_ns) / 1e9)
 
 

@@ -63,6 +63,7 @@ class Group:
         backfill: whether the last input was history; ``told_backfill``: what the store knows of that.
         mark: what our last claim put on ``profile_commands``.
         caught_up: whether it was read: all that was told this partition before our claim is at hand now.
+        taken: by topic, inputs taken out and not yet counted in the metrics.
     """
 
     partition: int
@@ -76,6 +77,7 @@ class Group:
     told_backfill: bool = False
     mark: bytes = b""
     caught_up: bool = False
+    taken: list[int] = field(default_factory=lambda: [0] * len(INPUT_TOPICS))
 
     @property
     def shards(self) -> range:
@@ -159,7 +161,8 @@ class Group:
         counts = [0] * len(self.lanes)
         for one in taken:
             counts[one.topic] += 1
-        for lane, count in zip(self.lanes, counts, strict=True):
+        for place, (lane, count) in enumerate(zip(self.lanes, counts, strict=True)):
+            self.taken[place] += count
             if count == len(lane.inputs):
                 lane.inputs.clear()
             else:

@@ -11,8 +11,14 @@ _SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0
 EVENTS: Final = Counter(
     "opportune_events_total",
     "Input records by what became of them: applied, duplicate, held (waits for an alarm's gate), forwarded, dead, erased "
-    "(of a life that was erased), throttled (one of too many of a profile in a minute), refused (a command, told in its receipt).",
+    "(of a life that was erased), throttled (one of too many of a profile in a minute), refused (a command, told in its receipt), "
+    "behind (its shard had it behind it, another shard of the partition lagged), mark (a worker's own, written when it claims).",
     ["topic", "outcome"],
+)
+TAKEN: Final = Counter(
+    "opportune_records_taken_total",
+    "Records that were taken into batches. Each has one outcome, so this equals the sum of opportune_events_total (R1).",
+    ["topic"],
 )
 REORDERED: Final = Counter(
     "opportune_events_reordered_total",
@@ -46,6 +52,15 @@ PUBLISH: Final = Histogram(
     "opportune_outbox_publish_seconds", "From sending a batch's outbox to the last acknowledgement.", buckets=_SECONDS
 )
 OUTBOX: Final = Gauge("opportune_outbox_records", "Records written to outboxes and not yet acknowledged by the broker.")
+OUTBOX_AGE: Final = Gauge(
+    "opportune_outbox_age_seconds", "How long the oldest of them has waited; 0 when the broker has them all."
+)
+OUTGOING: Final = Counter(
+    "opportune_outgoing_records_total",
+    "Records written to outboxes, by topic. As many on `decisions` as opportune_decisions_total counts, and as many on "
+    "the triggers' topics and `tasks` as it counts `emitted` (D7).",
+    ["topic"],
+)
 FENCED: Final = Counter("opportune_fenced_shards_total", "Shard writes refused because another worker wrote the shard.")
 STORE_RETRIES: Final = Counter(
     "opportune_store_retries_total", "Store calls repeated because their outcome was unknown."

@@ -105,6 +105,8 @@ class Collector:
         self._serving: asyncio.Task[None] | None = None
         self._requests = 0
         self._bytes = 0
+        metrics.LIMIT.labels("requests").set(settings.collector_requests)
+        metrics.LIMIT.labels("bytes").set(settings.collector_bytes)
         self.port = 0
 
     # --- life ---------------------------------------------------------------------------------------------------

@@ -99,6 +99,21 @@ WORKER: Final = (
     Panel("Events a batch", "short", quantiles("opportune_batch_events")),
     Panel("Outbox", "short", (("sum(opportune_outbox_records)", "records under way"),)),
     Panel(
+        "Outbox, age",
+        "s",
+        (("max(opportune_outbox_age_seconds)", "the oldest"),),
+        "What is stored and the broker has not acknowledged.",
+        60,
+    ),
+    Panel(
+        "Books that do not balance",
+        "short",
+        (("max by (identity) (opportune:accounts_off:records)", "{{identity}}"),),
+        "Taken and come out, decided and told, emitted and sent, answered 200 and acknowledged: 0, or a fault of ours.",
+        1,
+    ),
+    Panel("Records out", "ops", (("sum by (topic) (rate(opportune_outgoing_records_total[5m]))", "{{topic}}"),)),
+    Panel(
         "Cache hits",
         "percentunit",
         (
@@ -130,8 +145,11 @@ COLLECTOR: Final = (
     Panel(
         "Under way",
         "short",
-        (("sum(opportune_collector_requests_under_way)", "requests"),),
-        "Beyond OPPORTUNE_COLLECTOR_REQUESTS new ones get 429.",
+        (
+            ("sum(opportune_collector_requests_under_way)", "requests"),
+            ('sum(opportune_collector_limit{what="requests"})', "at most"),
+        ),
+        "Beyond the limit new ones get 429.",
     ),
     Panel("To the broker and back", "s", quantiles("opportune_publish_seconds")),
     Panel(
@@ -143,6 +161,25 @@ COLLECTOR: Final = (
     Panel("Broker failures", "ops", (("sum(rate(opportune_publish_failures_total[5m]))", "batches"),)),
     Panel("Page and API", "ops", (("sum by (status) (rate(opportune_console_requests_total[5m]))", "{{status}}"),)),
     Panel("Page and API, answer time", "s", quantiles("opportune_console_request_seconds")),
+    Panel(
+        "Bodies held",
+        "bytes",
+        (
+            ("sum(opportune_collector_under_way_bytes)", "held"),
+            ('sum(opportune_collector_limit{what="bytes"})', "at most"),
+        ),
+    ),
+    Panel("Page and API, under way", "short", (("sum(opportune_console_requests_under_way)", "requests"),)),
+    Panel(
+        "CPU of a process",
+        "percentunit",
+        (
+            ('max(rate(process_cpu_seconds_total{job="collector"}[5m]))', "collector"),
+            ('max(rate(process_cpu_seconds_total{job="api"}[5m]))', "API"),
+        ),
+        "Of one core; both use one at most.",
+        0.8,
+    ),
 )
 
 TRIGGERS: Final = (

@@ -26,8 +26,8 @@ CALM: Final = {
     'up{job="collector", instance="c"}': "1x480",
     'up{job="worker", instance="w"}': "1x480",
     'opportune_collector_requests_total{route="track", status="200"}': GROWING.format(600),
-    'opportune_collector_events_accepted_total{source="web", type="page_viewed"}': GROWING.format(600),
-    'opportune_events_total{topic="page_views", outcome="applied"}': GROWING.format(600),
+    'opportune_collector_events_accepted_total{instance="c", source="web", type="page_viewed"}': GROWING.format(600),
+    'opportune_events_total{instance="w", topic="page_views", outcome="applied"}': GROWING.format(600),
     'opportune_freshness_seconds_bucket{le="1.0"}': GROWING.format(60),
     'opportune_freshness_seconds_bucket{le="+Inf"}': GROWING.format(60),
     "opportune_freshness_seconds_count": GROWING.format(60),
@@ -37,8 +37,14 @@ CALM: Final = {
     'opportune_alarm_lateness_seconds_bucket{le="10.0"}': GROWING.format(10),
     'opportune_alarm_lateness_seconds_bucket{le="30.0"}': GROWING.format(10),
     'opportune_alarm_lateness_seconds_bucket{le="+Inf"}': GROWING.format(10),
-    "opportune_outbox_records": "0x480",
-    "opportune_outbox_publish_seconds_count": GROWING.format(60),
+    "opportune_outbox_age_seconds": "0x480",
+    'opportune_records_taken_total{instance="w", topic="page_views"}': GROWING.format(600),
+    'opportune_decisions_total{instance="w", trigger="cart", reason="emitted"}': GROWING.format(6),
+    'opportune_decisions_total{instance="w", trigger="cart", reason="no_consent"}': GROWING.format(2),
+    'opportune_outgoing_records_total{instance="w", topic="decisions"}': GROWING.format(8),
+    'opportune_outgoing_records_total{instance="w", topic="triggers.cart"}': GROWING.format(5),
+    'opportune_outgoing_records_total{instance="w", topic="tasks"}': GROWING.format(1),
+    'opportune_publish_records_total{instance="c"}': GROWING.format(601),
     "opportune_store_retries_total": "0x480",
     'opportune_store_memory_bytes{what="used"}': "100x480",
     'opportune_store_memory_bytes{what="max"}': "1000x480",
@@ -77,7 +83,8 @@ def troubles() -> dict[str, Trouble]:
         "OpportuneWorkerDown": Trouble({'up{job="worker", instance="w"}': ""}),
         "OpportuneStandsStill": Trouble(
             {
-                'opportune_events_total{topic="page_views", outcome="applied"}': "0+600x419 251400x60",
+                'opportune_events_total{instance="w", topic="page_views", outcome="applied"}': "0+600x419 251400x60",
+                'opportune_records_taken_total{instance="w", topic="page_views"}': "0+600x419 251400x60",
                 'opportune_lag_records{topic="page_views"}': "0x419 0+600x60",
             },
         ),
@@ -91,21 +98,30 @@ def troubles() -> dict[str, Trouble]:
         ),
         "OpportuneOutboxAgeing": Trouble(
             {
-                "opportune_outbox_records": late("0", "500"),
-                "opportune_outbox_publish_seconds_count": "0+60x419 25140x60",
+                "opportune_outbox_age_seconds": "0x419 0+60x60",
             }
         ),
         "OpportuneStoreNotAnswering": Trouble({"opportune_store_retries_total": "0x419 0+20x60"}),
         "OpportuneStoreMemory": Trouble({'opportune_store_memory_bytes{what="used"}': late("100", "850")}),
         "OpportuneDeadLetters": Trouble(
-            {'opportune_collector_dead_letters_total{source="web", reason="invalid_payload"}': "0x419 0+60x60"}
+            {
+                'opportune_collector_dead_letters_total{instance="c", source="web", reason="invalid_payload"}': "0x419 0+60x60",
+                'opportune_publish_records_total{instance="c"}': GROWING.format(660),
+            }
         ),
         "OpportuneBug": Trouble({'opportune_dead_letters_total{reason="bug"}': "0x470 1x9"}),
         "OpportuneSegmentUnjudged": Trouble(
             {'opportune_segments_unjudged_total{segment="vip"}': "0x470 1x9"}, {"segment": "vip"}
         ),
         "OpportuneEventsMissing": Trouble(
-            {'opportune_events_total{topic="page_views", outcome="applied"}': "0+600x400 240000+300x79"}
+            {
+                'opportune_events_total{instance="w", topic="page_views", outcome="applied"}': "0+600x400 240000+300x79",
+                'opportune_records_taken_total{instance="w", topic="page_views"}': "0+600x400 240000+300x79",
+            }
+        ),
+        "OpportuneAccountsBroken": Trouble(
+            {'opportune_outgoing_records_total{instance="w", topic="triggers.cart"}': "0+5x419 2096+5x60"},
+            {"identity": "emitted"},
         ),
         "OpportuneFenced": Trouble({"opportune_fenced_shards_total": "0x475 32x4"}),
         "OpportuneGateBlind": Trouble({"opportune_gate_blind_total": "0x475 1x4"}),
