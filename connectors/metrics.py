@@ -54,6 +54,11 @@ LIMIT: Final = Gauge(
     "How much may be under way before new requests get 429: requests, and bytes of bodies",
     ["what"],
 )
+KEY_ENDS: Final = Gauge(
+    "opportune_write_key_expires_timestamp_seconds",
+    "When (Unix time) the last write key of a source ends; none for a source that has one without an end",
+    ["source"],
+)
 PUBLISH_SECONDS: Final = Histogram(
     "opportune_publish_seconds",
     "From handing a batch of one partition to the producer to the broker's acknowledgement",

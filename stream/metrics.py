@@ -107,6 +107,12 @@ STORE_MEMORY: Final = Gauge(
     "The store's memory, as asked at each beat: used, and max (0: no limit); on a Cluster the fullest of its masters.",
     ["what"],
 )
+CERTIFICATE_ENDS: Final = Gauge(
+    "opportune_certificate_expires_timestamp_seconds",
+    "When (Unix time) the first certificate ends of: broker, store (as they show them), authority (of the file that we trust). "
+    "Looked at every hour, where TLS is spoken.",
+    ["who"],
+)
 RULES: Final = Gauge(
     "opportune_rules", "The generation of rules under which this worker works: always 1.", ["generation"]
 )

@@ -11,7 +11,7 @@ import orjson
 from profiles.errors import Refused
 from profiles.ids import SHARDS
 from profiles.wire import INPUT_TOPICS
-from stream import app, metrics, rulebook
+from stream import app, certificates, metrics, rulebook
 from stream.app import Worker
 from stream.clock import LogClock, StoreClock, SystemIds
 from stream.effects import commit
@@ -80,6 +80,7 @@ class LiveWorker:
         """
         await self._handlers.start()
         self._watches.append(asyncio.get_running_loop().create_task(self._watch_engine()))
+        self._watches.append(asyncio.get_running_loop().create_task(certificates.watch(self._own)))
         await self._same_installation()
         self.rules, kept = await rulebook.come_after(self.store, self.rules, self._files)
         self._handlers.go_by(self.rules)

@@ -6,9 +6,9 @@ is only a claim. A *secret* key is a back end's: it may name everything. The doc
 
     {"wk_4ZLQ": {"source": "web",  "kind": "public"},
      "sk_9TGB": {"source": "shop", "kind": "secret"},
-     "sk_Q1HX": {"source": "till-history", "kind": "secret", "backfill": true}}
+     "sk_Q1HX": {"source": "till-history", "kind": "secret", "backfill": true, "until": "2027-03-31T00:00:00Z"}}
 
-Two keys of one source are one sender (so that keys can be changed without a gap). ``late_days`` is how old an event
+From ``until`` on a key is none; without, it is one for ever. Two keys of one source are one sender (so that keys can be changed without a gap). ``late_days`` is how old an event
 may be: 7 for public keys, 30 for secret ones; ``backfill`` says that all that comes is history, without such a bound.
 """
 
@@ -18,13 +18,14 @@ import re
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
 from profiles.errors import Refused
-from profiles.moments import DAY_MS
+from profiles.moments import DAY_MS, FOREVER, iso, parse_instant
 
 LATE_DAYS: Final = {"public": 7, "secret": 30}
 _SOURCE = re.compile(r"[a-z0-9][a-z0-9_.-]{0,39}")
@@ -48,12 +49,32 @@ class Source:
 
 
 class Keys:
-    """Finds the source of a write key."""
+    """Finds the source of a write key.
 
-    def __init__(self, sources: Mapping[str, Source]) -> None:
+    Attributes:
+        next_end_ms: when the next key ends; ``expire`` is to be called then.
+    """
+
+    def __init__(self, sources: Mapping[str, Source], until_ms: Mapping[str, int] | None = None) -> None:
+        """``until_ms``: key -> when it ends, of those that do."""
         self._by_key = dict(sources)
         # What SDKs send, spelled out once, so that a request costs one look-up.
-        self._by_header = {b"Basic " + b64encode(f"{key}:".encode()): one for key, one in sources.items()}
+        self._by_header = {_header(key): one for key, one in sources.items()}
+        self._until_ms = dict(until_ms or {})
+        self.next_end_ms = min(self._until_ms.values(), default=FOREVER)
+
+    def expire(self, now_ms: int) -> None:
+        """Forget the keys that have ended by now."""
+        for key in [key for key, until_ms in self._until_ms.items() if until_ms <= now_ms]:
+            del self._until_ms[key], self._by_key[key], self._by_header[_header(key)]
+        self.next_end_ms = min(self._until_ms.values(), default=FOREVER)
+
+    def ends(self) -> dict[str, int]:
+        """Source -> when its last key ends, epoch ms; without those that have a key for ever."""
+        found: dict[str, int] = {}
+        for key, source in self._by_key.items():
+            found[source.name] = max(found.get(source.name, 0), self._until_ms.get(key, FOREVER))
+        return {name: until_ms for name, until_ms in found.items() if until_ms < FOREVER}
 
     def of(self, key: object) -> Source | None:
         """The source of a write key as it stands in a body."""
@@ -98,10 +119,13 @@ def read_keys(text: str) -> Keys:
         raise Refused(f"{where}: an object with one write key at least wanted")
     mistakes: list[str] = []
     sources: dict[str, Source] = {}
+    until_ms: dict[str, int] = {}
     for number, (key, said) in enumerate(document.items(), start=1):
         # A key may be secret: mistakes tell its number in the document.
         try:
             sources[_key(key)] = _source(said)
+            if "until" in said:
+                until_ms[key] = _until(said["until"])
         except ValueError as error:
             mistakes.append(f"{where}: key {number}: {error}")
     by_name: dict[str, Source] = {}
@@ -112,7 +136,19 @@ def read_keys(text: str) -> Keys:
     ]
     if mistakes:
         raise Refused("\n".join(mistakes))
-    return Keys(sources)
+    return Keys(sources, until_ms)
+
+
+def _header(key: str) -> bytes:
+    return b"Basic " + b64encode(f"{key}:".encode())
+
+
+def _until(said: Any) -> int:
+    """When a key ends: at an instant, or as a day begins in UTC; YAML may have read either as its own."""
+    try:
+        return parse_instant(said.isoformat() if isinstance(said, date) else said)
+    except (TypeError, ValueError):
+        raise ValueError(f"until: a day or an instant like {iso(0)} wanted, got {said!r}") from None
 
 
 def _key(key: Any) -> str:
@@ -124,9 +160,9 @@ def _key(key: Any) -> str:
 def _source(said: Any) -> Source:
     if not isinstance(said, dict):
         raise ValueError("an object with source and kind wanted")
-    unknown = [name for name in said if name not in ("source", "kind", "late_days", "backfill")]
+    unknown = [name for name in said if name not in ("source", "kind", "late_days", "backfill", "until")]
     if unknown:
-        raise ValueError(f"source, kind, late_days, backfill wanted, got {unknown[0]!r}")
+        raise ValueError(f"source, kind, late_days, backfill, until wanted, got {unknown[0]!r}")
     name, kind, backfill = said.get("source"), said.get("kind"), said.get("backfill", False)
     if not isinstance(name, str) or not _SOURCE.fullmatch(name):
         raise ValueError(f"source: 1 to 40 of a-z 0-9 _ . - wanted, got {name!r}")

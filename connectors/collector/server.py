@@ -33,7 +33,7 @@ from connectors.collector.tracker import AGE_S_MAX, read_tracker
 from connectors.publisher import Publisher, PublishFailed, kafka_options
 from connectors.settings import Settings
 from profiles.errors import BadInput
-from profiles.moments import Clock
+from profiles.moments import FOREVER, Clock
 from profiles.wire import DEAD_LETTERS, EVENT_TOPICS, Record
 
 Scope = MutableMapping[str, Any]
@@ -105,6 +105,8 @@ class Collector:
         self._serving: asyncio.Task[None] | None = None
         self._requests = 0
         self._bytes = 0
+        for name, until_ms in self._keys.ends().items():
+            metrics.KEY_ENDS.labels(name).set(until_ms / 1000)
         metrics.LIMIT.labels("requests").set(settings.collector_requests)
         metrics.LIMIT.labels("bytes").set(settings.collector_bytes)
         self.port = 0
@@ -205,9 +207,12 @@ class Collector:
                 jitsu = value
             elif name == b"x-forwarded-for":
                 forwarded = value
-        source = self._keys.of_header(authorization) if authorization else None
+        keys = self._keys
+        if keys.next_end_ms < FOREVER and keys.next_end_ms <= self._time.now_ms():
+            keys.expire(self._time.now_ms())
+        source = keys.of_header(authorization) if authorization else None
         if source is None and jitsu:
-            source = self._keys.of(jitsu.partition(b":")[0].decode("latin-1"))
+            source = keys.of(jitsu.partition(b":")[0].decode("latin-1"))
         if source is None and authorization:
             return _refused(BadInput("unknown_key", "Authorization: a known write key wanted, got another"))
 

@@ -247,6 +247,15 @@ PARTS: Final = (
     Panel("Store asked again", "ops", (("sum(rate(opportune_store_retries_total[5m]))", "calls"),)),
     Panel("Records that wait", "short", (("sum by (topic) (opportune_lag_records)", "{{topic}}"),)),
     Panel("Broker takes from collectors", "ops", (("sum(rate(opportune_publish_records_total[5m]))", "records"),)),
+    Panel(
+        "Certificates and keys end in",
+        "s",
+        (
+            ("min by (who) (opportune_certificate_expires_timestamp_seconds) - time()", "{{who}}"),
+            ("min by (source) (opportune_write_key_expires_timestamp_seconds) - time()", "key of {{source}}"),
+        ),
+        "Empty where nothing speaks TLS and no key has an end.",
+    ),
     Panel("Step of the store's clock", "ms", (("max(opportune_clock_step_ms)", "step"),)),
 )
 

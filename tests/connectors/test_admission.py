@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -18,7 +19,7 @@ from connectors.collector.context import campaign_of, device_of
 from connectors.collector.keys import Source, read_keys
 from profiles import ids
 from profiles.errors import BadInput, Refused
-from profiles.moments import DAY_MS, HOUR_MS, MINUTE_MS, iso, parse_instant
+from profiles.moments import DAY_MS, FOREVER, HOUR_MS, MINUTE_MS, iso, parse_instant
 from profiles.taxonomy import EVENT_TYPES
 from profiles.wire import CUSTOMER_EVENTS, DEAD_LETTERS, ORDER_EVENTS, PAGE_VIEWS, Event, Record, decode_event
 
@@ -790,13 +791,34 @@ def test_write_keys_are_found_by_header_and_by_body() -> None:
     assert keys.of(None) is keys.of(7) is keys.of("none") is None
 
 
+def test_a_write_key_ends_when_it_says_and_another_of_its_source_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "keys.yaml").write_text("""
+old: {source: shop, kind: secret, until: 2027-03-31}
+new: {source: shop, kind: secret}
+page: {source: web, kind: public, until: "2027-04-01T02:00:00+02:00"}
+""")
+    keys = read_keys(str(tmp_path / "keys.yaml"))
+    old_ms, page_ms = parse_instant("2027-03-31"), parse_instant("2027-04-01")
+    assert keys.ends() == {"web": page_ms}
+    assert keys.next_end_ms == old_ms
+    keys.expire(old_ms - 1)
+    assert keys.of("old") == keys.of("new") == keys.of_header(b"Basic b2xkOg==")
+    keys.expire(old_ms)
+    assert keys.of("old") is keys.of_header(b"Basic b2xkOg==") is None
+    assert keys.of("new") is not None
+    assert keys.next_end_ms == page_ms
+    keys.expire(page_ms)
+    assert keys.of("page") is None
+    assert keys.next_end_ms == FOREVER
+
+
 def test_every_mistake_in_write_keys_is_told_and_no_key() -> None:
     document = """{"hidden-1": {"source": "Web", "kind": "public"}, "hidden-2": {"source": "a", "kind": "open"},
       "hidden-3": 7, "hidden-4": {"source": "b", "kind": "public", "backfill": true},
       "hidden-5": {"source": "c", "kind": "public"}, "hidden-6": {"source": "c", "kind": "secret"},
-      "hidden-7": {"source": "d", "kind": "public", "colour": 1}}"""
+      "hidden-7": {"source": "d", "kind": "public", "colour": 1}, "hidden-8": {"source": "e", "kind": "public", "until": "May"}}"""
     with pytest.raises(Refused) as caught:
         read_keys(document)
     text = str(caught.value)
-    assert len(text.splitlines()) == 6
+    assert len(text.splitlines()) == 7
     assert "hidden" not in text

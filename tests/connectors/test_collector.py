@@ -33,6 +33,7 @@ from opportune import parts
 from opportune.topics import create_topics, wanted_topics
 from profiles import ids
 from profiles.errors import Refused
+from profiles.moments import DAY_MS, iso
 from profiles.wire import CUSTOMER_EVENTS, DEAD_LETTERS, EVENT_TOPICS, PAGE_VIEWS, Record
 from tests.connectors.edge import (
     KEYS,
@@ -118,6 +119,19 @@ async def test_a_wrong_or_missing_key_is_401(client: httpx.AsyncClient, mark: st
     is_error(await client.post("/v1/t", json=track(mark)), 401, "unknown_key")
     is_error(await client.post("/v1/t", json={**track(mark), "writeKey": "wk_none"}), 401, "unknown_key")
     is_error(await client.post("/v1/t", headers={"Authorization": "Bearer x"}, json=track(mark)), 401, "unknown_key")
+
+
+async def test_a_key_that_has_ended_is_401_and_the_metrics_tell_when_it_ends(broker: str, mark: str) -> None:
+    now_ms = SystemClock().now_ms()
+    said = {"source": f"ends-{mark}", "kind": "public"}
+    keys = json.dumps({"gone": {**said, "until": iso(now_ms - 1)}, "goes": {**said, "until": iso(now_ms + DAY_MS)}})
+    async with collecting(broker, write_keys=keys) as collector:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{collector.port}") as client:
+            is_error(await client.post("/v1/t", auth=("gone", ""), json=track(mark)), 401, "unknown_key")
+            assert (await client.post("/v1/t", auth=("goes", ""), json=track(mark))).status_code == 200
+            told = (await client.get("/metrics")).text
+    [line] = [one for one in told.splitlines() if f'expires_timestamp_seconds{{source="ends-{mark}"' in one]
+    assert float(line.rpartition(" ")[2]) == (now_ms + DAY_MS) / 1000
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,9 @@ from opportune import parts
 from opportune.topics import agreed_topics, found_topics
 from profiles.moments import DAY_MS
 from profiles.wire import CART_EVENTS, INPUT_TOPICS, SEGMENT_CHANGES
+from stream import certificates, metrics
 from stream.app import check_topics
-from stream.settings import read
+from stream.settings import Own, read
 from stream.transport import security
 
 
@@ -139,3 +140,21 @@ async def test_topics_are_made_and_checked_over_tls_and_kept_as_long_as_the_sett
         code, told = await opportune("topics", "--check", **settings | {"OPPORTUNE_KAFKA_CA_FILE": ""})
         assert code == 1
         assert "Traceback" not in told
+
+
+async def test_the_ends_of_certificates_are_told_of_all_who_show_one(tmp_path: Path) -> None:
+    certified = certificate(tmp_path)
+    end_s = datetime.datetime(2099, 1, 1, tzinfo=datetime.UTC).timestamp()
+    assert not await certificates.tell(Own())  # Nothing speaks TLS.
+    metrics.CERTIFICATE_ENDS.clear()
+    async with tls_broker(certified, tmp_path / "broker") as address:
+        host, _, port = address.rpartition(":")
+        own = Own(
+            bootstrap=f"{address},127.0.0.1:1",  # one that does not answer takes nothing from the others
+            kafka_security="SSL",
+            kafka_ca_file=str(certified.public),
+            redis_url=f"rediss://{host}:{port}/0?ssl_ca_certs={certified.public}",  # a handshake is all that is asked
+        )
+        assert await certificates.tell(own)
+    for who in ("authority", "broker", "store"):
+        assert metrics.CERTIFICATE_ENDS.labels(who)._value.get() == end_s, who

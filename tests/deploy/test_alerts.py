@@ -53,6 +53,8 @@ CALM: Final = {
     "opportune_clock_step_ms": "0x480",
     "opportune_log_gaps_total": "0x480",
     'opportune_rules{generation="a", instance="w"}': "1x480",
+    'opportune_certificate_expires_timestamp_seconds{who="broker"}': "9e9x480",
+    'opportune_write_key_expires_timestamp_seconds{source="web"}': "9e9x480",
 }
 
 
@@ -127,6 +129,13 @@ def troubles() -> dict[str, Trouble]:
         "OpportuneGateBlind": Trouble({"opportune_gate_blind_total": "0x475 1x4"}),
         "OpportuneClockStepped": Trouble({"opportune_clock_step_ms": late("0", "7000")}),
         "OpportuneLogGaps": Trouble({"opportune_log_gaps_total": "0x475 1x4"}),
+        # promtool's time begins at 0.
+        "OpportuneCertificateExpires": Trouble(
+            {'opportune_certificate_expires_timestamp_seconds{who="broker"}': "1000000x480"}, {"who": "broker"}
+        ),
+        "OpportuneKeyExpires": Trouble(
+            {'opportune_write_key_expires_timestamp_seconds{source="web"}': "1000000x480"}, {"source": "web"}
+        ),
         "OpportuneTwoGenerations": Trouble({'opportune_rules{generation="b", instance="w2"}': "1x480"}),
     }
 
