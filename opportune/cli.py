@@ -31,6 +31,8 @@ app = typer.Typer(
 )
 rules_app = typer.Typer(no_args_is_help=True, help="Look at rule files.")
 app.add_typer(rules_app, name="rules")
+topics_app = typer.Typer(no_args_is_help=True, help="Make or check the topics that the rules need.")
+app.add_typer(topics_app, name="topics")
 profile_app = typer.Typer(no_args_is_help=True, help="Edit, erase, merge or un-merge people. Each prints a receipt.")
 app.add_typer(profile_app, name="profile")
 segment_app = typer.Typer(no_args_is_help=True, help="List, export and form segments.")
@@ -108,11 +110,19 @@ def api() -> None:
     raise typer.Exit(run(os.environ))
 
 
-@app.command()
-def topics(
-    check: Annotated[bool, typer.Option("--check", help="Only say what is wrong.")] = False,
-) -> None:
-    """Make the topics that the rules need; or check those that are there."""
+@topics_app.command("create")
+def topics_create() -> None:
+    """Make those that are missing, change none that is there, and check all."""
+    _topics(create=True)
+
+
+@topics_app.command("check")
+def topics_check() -> None:
+    """Say what is wrong with them; the exit code is 1 if something is."""
+    _topics(create=False)
+
+
+def _topics(*, create: bool) -> None:
     from opportune.topics import agreed_topics, check_topics, create_topics
     from stream.rulebook import load
     from stream.transport import security
@@ -120,12 +130,11 @@ def topics(
     agreed, own = stream_settings.read(os.environ)
     book = load(own.rules, zone=agreed.zone, currency=agreed.currency)
     wanted, how = agreed_topics(agreed, book.triggers), security(own)
-    if not check:
-        made = asyncio.run(create_topics(own.bootstrap, wanted, replicas=agreed.replication, security=how))
+    if create:
+        made = asyncio.run(create_topics(own.bootstrap, wanted, security=how))
         print(f"made {len(made)} of {len(wanted)} topics" + (f": {', '.join(made)}" if made else ""))
     wrong = asyncio.run(check_topics(own.bootstrap, wanted, security=how))
-    for line in wrong:
-        print(line)
+    print("\n".join(wrong) if wrong else f"good: {len(wanted)} topics, {agreed.partitions} partitions each")
     raise typer.Exit(1 if wrong else 0)
 
 

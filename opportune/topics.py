@@ -48,6 +48,8 @@ POLICY: Final = "cleanup.policy"
 RETENTION: Final = "retention.ms"
 RETENTION_BYTES: Final = "retention.bytes"
 UNCLEAN: Final = "unclean.leader.election.enable"
+IN_SYNC: Final = "min.insync.replicas"
+STAMP: Final = "message.timestamp.type"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +59,13 @@ class Topic:
     Attributes:
         partitions: how many.
         settings: the broker's words for them; a broker may tell only those that were set.
+        replicas: copies of each record; of the partition that has the fewest.
     """
 
     name: str
     partitions: int
     settings: Mapping[str, str]
+    replicas: int = 1
 
 
 def wanted_topics(
@@ -91,12 +95,12 @@ def wanted_topics(
             RETENTION: str(retention_ms),
             RETENTION_BYTES: "-1",
             UNCLEAN: "false",
-            "min.insync.replicas": str(max(1, replicas - 1)),
+            IN_SYNC: str(max(1, replicas - 1)),
         }
-        return Topic(name, partitions, settings | more)
+        return Topic(name, partitions, settings | more, replicas)
 
     # Input is kept by the time it was appended: a record of last year, imported today, has its seven days too.
-    appended = {"message.timestamp.type": "LogAppendTime"}
+    appended = {STAMP: "LogAppendTime"}
     return (
         *(topic(name, input_retention_ms, **appended) for name in INPUT_TOPICS),
         *(topic(name, output_retention_ms) for name in (SEGMENT_CHANGES, TRAIT_CHANGES, DECISIONS, TASKS, COUPONS)),
@@ -117,15 +121,12 @@ def agreed_topics(agreed: Agreed, triggers: Iterable[str]) -> tuple[Topic, ...]:
     )
 
 
-async def create_topics(
-    bootstrap: str, wanted: Sequence[Topic], *, replicas: int = 1, security: Mapping[str, Any] = PLAIN
-) -> list[str]:
+async def create_topics(bootstrap: str, wanted: Sequence[Topic], *, security: Mapping[str, Any] = PLAIN) -> list[str]:
     """Make those that are missing; return when the broker shows all of them with a leader.
 
     Args:
         bootstrap: ``host:port``, several with commas.
         wanted: of ``wanted_topics``.
-        replicas: as there.
         security: how to speak to the brokers: ``stream.transport.security``.
     Returns:
         The names that were made, in the order of ``wanted``.
@@ -139,7 +140,10 @@ async def create_topics(
         made: list[str] = []
         if missing:
             answer = await admin.create_topics(
-                [NewTopic(topic.name, topic.partitions, replicas, topic_configs=topic.settings) for topic in missing]
+                [
+                    NewTopic(topic.name, topic.partitions, topic.replicas, topic_configs=topic.settings)
+                    for topic in missing
+                ]
             )
             for name, code, message in answer.topic_errors:
                 if code == 0:
@@ -177,12 +181,15 @@ async def found_topics(bootstrap: str, names: Sequence[str], *, security: Mappin
         names = [name for name in names if name in there]
         if not names:
             return []
-        partitions = {each["topic"]: len(each["partitions"]) for each in await admin.describe_topics(names)}
+        shapes = {
+            each["topic"]: (len(each["partitions"]), min(len(part["replicas"]) for part in each["partitions"]))
+            for each in await admin.describe_topics(names)
+        }
         settings: dict[str, dict[str, str]] = {name: {} for name in names}
         for answer in await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name) for name in names]):
             for _code, _message, _type, name, entries in answer.resources:
                 settings[name] = {entry[0]: entry[1] for entry in entries}
-        return [Topic(name, partitions[name], settings[name]) for name in names]
+        return [Topic(name, shapes[name][0], settings[name], shapes[name][1]) for name in names]
 
 
 def violations(wanted: Sequence[Topic], found: Sequence[Topic]) -> list[str]:
@@ -200,31 +207,49 @@ def violations(wanted: Sequence[Topic], found: Sequence[Topic]) -> list[str]:
     wrong: list[str] = []
     for topic in wanted:
         if topic.name not in there:
-            wrong.append(f"topic {topic.name}: wanted, not found; `opportune topics` makes it")
+            wrong.append(f"topic {topic.name}: wanted, not found; `opportune topics create` makes it")
             continue
-        is_input = topic.name in INPUT_TOPICS
-        wrong += (f"topic {topic.name}: {fault}" for fault in _faults(topic, there[topic.name], is_input=is_input))
+        found_one = there[topic.name]
+        faults = [*_input_faults(topic, found_one)] if topic.name in INPUT_TOPICS else []
+        wrong += (f"topic {topic.name}: {fault}" for fault in (*faults, *_faults(topic, found_one)))
     return wrong
 
 
-def _faults(wanted: Topic, found: Topic, *, is_input: bool) -> Iterable[str]:
-    if is_input:
-        if SHARDS % found.partitions:
-            yield f"a number of partitions that divides {SHARDS} wanted, found {found.partitions}"
-        elif found.partitions != wanted.partitions:
-            yield f"{wanted.partitions} partitions wanted, as all input topics have, found {found.partitions}"
-        policy = found.settings.get(POLICY, "not told")
-        if policy != "delete":
-            yield f"{POLICY} delete wanted: compaction drops events; found {policy}"
-        retention = found.settings.get(RETENTION, "not told")
-        if not _is_int(retention) or 0 <= int(retention) < INPUT_RETENTION_MS_MIN:
-            yield f"{RETENTION} of {INPUT_RETENTION_MS_MIN} or more wanted (72 h), found {retention}"
-        size = found.settings.get(RETENTION_BYTES, "not told")
-        if size != "-1":
-            yield f"{RETENTION_BYTES} -1 wanted: a limit by size may drop what is younger than 72 h; found {size}"
+def _input_faults(wanted: Topic, found: Topic) -> Iterable[str]:
+    if SHARDS % found.partitions:
+        yield f"a number of partitions that divides {SHARDS} wanted, found {found.partitions}"
+    elif found.partitions != wanted.partitions:
+        yield f"{wanted.partitions} partitions wanted, as all input topics have, found {found.partitions}"
+    policy = found.settings.get(POLICY, "not told")
+    if policy != "delete":
+        yield f"{POLICY} delete wanted: compaction drops events; found {policy}"
+    retention = found.settings.get(RETENTION, "not told")
+    if not _is_int(retention) or 0 <= int(retention) < INPUT_RETENTION_MS_MIN:
+        yield f"{RETENTION} of {INPUT_RETENTION_MS_MIN} or more wanted (72 h), found {retention}"
+    size = found.settings.get(RETENTION_BYTES, "not told")
+    if size != "-1":
+        yield f"{RETENTION_BYTES} -1 wanted: a limit by size may drop what is younger than 72 h; found {size}"
+    stamp = found.settings.get(STAMP, "not told")
+    if stamp != "LogAppendTime":
+        yield f"{STAMP} LogAppendTime wanted: what bears an old time may be dropped before 72 h; found {stamp}"
+
+
+def _faults(wanted: Topic, found: Topic) -> Iterable[str]:
     unclean = found.settings.get(UNCLEAN, "not told")
     if unclean != "false":
         yield f"{UNCLEAN} false wanted: an unclean leader loses acknowledged records; found {unclean}"
+    retention = found.settings.get(RETENTION, "not told")
+    if wanted.name == ERASURES and retention != str(FOR_EVER_MS):
+        yield f"{RETENTION} {FOR_EVER_MS} wanted: who restores an old backup needs all of it; found {retention}"
+    if wanted.replicas == 1:
+        return  # An installation that may lose its only copy: nothing else is lost by fewer acknowledgements.
+    if found.replicas < wanted.replicas:
+        yield f"{wanted.replicas} copies wanted (OPPORTUNE_REPLICATION), found {found.replicas}"
+    at_least, in_sync = int(wanted.settings[IN_SYNC]), found.settings.get(IN_SYNC, "not told")
+    if not _is_int(in_sync) or int(in_sync) < at_least:
+        yield f"{IN_SYNC} of {at_least} or more wanted: what fewer have is lost with them; found {in_sync}"
+    elif int(in_sync) >= found.replicas > 1:
+        yield f"{IN_SYNC} below the {found.replicas} copies wanted: else one broker that restarts stops all; found {in_sync}"
 
 
 def _is_int(text: str) -> bool:

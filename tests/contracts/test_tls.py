@@ -125,10 +125,11 @@ async def test_topics_are_made_and_checked_over_tls_and_kept_as_long_as_the_sett
             "OPPORTUNE_INPUT_RETENTION_MS": str(5 * DAY_MS),
             "OPPORTUNE_OUTPUT_RETENTION_MS": str(2 * DAY_MS),
         }
-        code, told = await opportune("topics", **settings)
+        code, told = await opportune("topics", "create", **settings)
         assert code == 0, told
         assert told.startswith("made ")
-        assert await opportune("topics", "--check", **settings) == (0, "")
+        code, told = await opportune("topics", "check", **settings)
+        assert (code, told.partition(":")[0]) == (0, "good"), told
         agreed, own = read(settings)
         await check_topics(read(settings), INPUT_TOPICS)  # a worker's first look
         found = await found_topics(address, [CART_EVENTS, SEGMENT_CHANGES], security=security(own))
@@ -137,7 +138,7 @@ async def test_topics_are_made_and_checked_over_tls_and_kept_as_long_as_the_sett
             SEGMENT_CHANGES: str(2 * DAY_MS),
         }
         assert {topic.partitions for topic in agreed_topics(agreed, [])} == {agreed.partitions}
-        code, told = await opportune("topics", "--check", **settings | {"OPPORTUNE_KAFKA_CA_FILE": ""})
+        code, told = await opportune("topics", "check", **settings | {"OPPORTUNE_KAFKA_CA_FILE": ""})
         assert code == 1
         assert "Traceback" not in told
 

@@ -8,9 +8,10 @@ import pytest
 
 from opportune.topics import Topic, violations, wanted_topics
 from profiles.errors import Refused
-from profiles.wire import CART_EVENTS, DEAD_LETTERS, INPUT_TOPICS, SEGMENT_CHANGES
+from profiles.wire import CART_EVENTS, DEAD_LETTERS, ERASURES, INPUT_TOPICS, SEGMENT_CHANGES
 
 pytestmark = pytest.mark.invariant("R28")
+FEW = "min.insync.replicas of 2 or more wanted: what fewer have is lost with them; found {}"
 WANTED = wanted_topics(["cart_back"], partitions=8)
 
 
@@ -47,7 +48,7 @@ def test_partitions_that_do_not_divide_the_shards_are_refused(partitions: int) -
 @pytest.mark.parametrize("name", [CART_EVENTS, DEAD_LETTERS, "triggers.cart_back"])
 def test_a_missing_topic_is_told(name: str) -> None:
     found = [topic for topic in WANTED if topic.name != name]
-    assert violations(WANTED, found) == [f"topic {name}: wanted, not found; `opportune topics` makes it"]
+    assert violations(WANTED, found) == [f"topic {name}: wanted, not found; `opportune topics create` makes it"]
 
 
 @pytest.mark.parametrize(
@@ -65,6 +66,10 @@ def test_a_missing_topic_is_told(name: str) -> None:
         (
             {"retention_bytes": "1000"},
             "retention.bytes -1 wanted: a limit by size may drop what is younger than 72 h; found 1000",
+        ),
+        (
+            {"message_timestamp_type": "CreateTime"},
+            "message.timestamp.type LogAppendTime wanted: what bears an old time may be dropped before 72 h; found CreateTime",
         ),
         (
             {"unclean_leader_election_enable": "true"},
@@ -87,6 +92,39 @@ def test_all_faults_come_together_in_the_order_of_the_topics() -> None:
     found = [replace(topic, partitions=4) for topic in WANTED if topic.name != DEAD_LETTERS]
     told = violations(WANTED, found)
     assert [line.split(":")[0] for line in told] == [f"topic {name}" for name in (*INPUT_TOPICS, DEAD_LETTERS)]
+
+
+def test_the_register_of_erasures_is_kept_for_ever() -> None:
+    told = "retention.ms -1 wanted: who restores an old backup needs all of it; found 604800000"
+    assert violations(WANTED, with_one(ERASURES, retention_ms="604800000")) == [f"topic {ERASURES}: {told}"]
+
+
+@pytest.mark.parametrize(
+    ("replicas", "in_sync", "told"),
+    [
+        (3, "2", []),
+        (2, "1", ["3 copies wanted (OPPORTUNE_REPLICATION), found 2", FEW.format("1")]),
+        (3, "1", [FEW.format("1")]),
+        (3, None, [FEW.format("not told")]),
+        (3, "3", ["min.insync.replicas below the 3 copies wanted: else one broker that restarts stops all; found 3"]),
+        (4, "3", []),
+    ],
+)
+def test_what_is_copied_survives_one_broker_and_one_broker_stops_nobody(
+    replicas: int, in_sync: str | None, told: list[str]
+) -> None:
+    wanted = wanted_topics(partitions=8, replicas=3)
+    found = []
+    for topic in wanted:
+        settings = {
+            key: value
+            for key, value in topic.settings.items()
+            if key != "min.insync.replicas" or topic.name != CART_EVENTS
+        }
+        if topic.name == CART_EVENTS and in_sync is not None:
+            settings["min.insync.replicas"] = in_sync
+        found.append(replace(topic, settings=settings, replicas=replicas if topic.name == CART_EVENTS else 3))
+    assert violations(wanted, found) == [f"topic {CART_EVENTS}: {fault}" for fault in told]
 
 
 def test_an_output_topic_may_be_kept_as_its_readers_like() -> None:
