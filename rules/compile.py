@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, tzinfo
 from typing import Any, Final
@@ -34,7 +34,7 @@ from rules.members import static, staying
 from rules.predicates import conditions
 from rules.program import CompiledTrigger, StepSpec, TriggerSpec
 from rules.rulebook import CompiledSegment, Goal, KeptAggregate, Rulebook
-from rules.spec import GOAL_REACHED, UNREADABLE, Field, Judged, OperatorSpec, Reader
+from rules.spec import GOAL_REACHED, UNREADABLE, Field, Judged, OperatorSpec, PublishedTrait, Reader
 from rules.verdict import NO
 from rules.versions import Version, marked
 
@@ -97,6 +97,7 @@ class _Compiler:
         self.lists: dict[str, Node] = {}
         self.goals: dict[str, Goal] = {}
         self.fields: dict[str, Field] = {}
+        self.published: dict[str, PublishedTrait] = {}
         self.families: dict[str, Callable[[str], Reader]] = {}
         for document in documents:
             self._sort_out(document, zone, currency)
@@ -145,6 +146,7 @@ class _Compiler:
             goals=tuple(self.goals.values()),
             fields=self.fields,
             earlier=earlier,
+            published=tuple(self.published.values()),
         )
 
     def _earlier(self, kept: Sequence[Version]) -> dict[tuple[str, str], CompiledTrigger]:
@@ -402,6 +404,10 @@ class _Compiler:
     def family(self, name: str, part: Callable[[str], Reader]) -> None:
         self.families[name] = part
 
+    def publish(self, readers: Mapping[str, Reader]) -> None:
+        for name, reader in readers.items():
+            self.published[name] = PublishedTrait(name, small_id(f"published|{name}"), reader)
+
     def field(self, field: Field) -> None:
         self.fields[field.path] = field
 
@@ -478,7 +484,11 @@ class _Compiler:
 
     def _no_clashes(self) -> None:
         seen: dict[int, str] = {}
-        names = [*self.segments, *(kept.key for kept in self.aggregates.values())]
+        names = [
+            *self.segments,
+            *(kept.key for kept in self.aggregates.values()),
+            *(f"published|{name}" for name in self.published),
+        ]
         for name in names:
             other = seen.setdefault(small_id(name), name)
             if other != name:

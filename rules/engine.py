@@ -47,7 +47,7 @@ from profiles.wire import (
     encode_command,
     encode_event,
 )
-from rules import records
+from rules import published, records
 from rules.journeys import AT, RUN, Journeys, kept_of
 from rules.outcome import DUPLICATE, ERASED, FORWARDED, HELD, REFUSED, THROTTLED, Step
 from rules.predicates import value_at
@@ -154,6 +154,8 @@ def content(kept: Kept, rulebook: Rulebook) -> tuple[str, bytes]:
         kind = "session"
     elif name.startswith(RUN):
         kind, name = "journey", name[len(RUN) :]
+    elif name.startswith(published.TIMER):
+        kind, name = "trait", name[len(published.TIMER) :]
     else:
         name = name[len(AT) :]
     return "", orjson.dumps({"timer": name, "kind": kind, "due": iso(due_ms)})
@@ -331,7 +333,7 @@ class _Turn(Journeys):
             p.session = None
         elif name.startswith(RUN):
             p.runs.pop(name[len(RUN) :], None)
-        else:
+        elif not name.startswith(published.TIMER):
             p.entries[name] = [due_ms]
 
     def _apply_held(self) -> None:
@@ -366,6 +368,7 @@ class _Turn(Journeys):
         if event.at_ms < p.first_seen_ms or not p.first_seen_ms:
             if not p.first_seen_ms:
                 also = rb.at_birth()
+                self.looks = -1 if rb.published else 0
             p.first_seen_ms = event.at_ms
             p.dirty |= SEEN
         known = _KNOWN.get(event.type) or _known(event.type)
@@ -496,6 +499,8 @@ class _Turn(Journeys):
 
     def _segments_changed(self, changed: list[tuple[int, bool]], now_ms: int, cause: tuple[str, str]) -> None:
         for place, entered in changed:
+            if self.rb.published_at >> place & 1:
+                self.looks |= self.rb.published_by
             for trigger in self.rb.entering_at.get((place, entered), ()):
                 segment = self.rb.segments[place].name
                 word = "entered" if entered else "exited"
@@ -533,6 +538,8 @@ class _Turn(Journeys):
             run = p.runs.get(name[len(RUN) :])
             if run is not None:
                 self._time_out(run, now_ms)
+        elif name.startswith(published.TIMER):
+            self.looks |= self.rb.published_by
         else:
             self._fire_entry(name, due_ms, now_ms, cause)
 
@@ -581,12 +588,34 @@ class _Turn(Journeys):
             },
         )
 
-    def _acted(self, cause: tuple[str, str]) -> None:
+    def _acted(self, cause: tuple[str, str], brought_by: str = "") -> None:
+        """What comes last of all that an input sets off: what journeys changed, then the published traits."""
+        if self.p.dirty:
+            self._settled(cause)
+        if self.looks:
+            self._look(cause, brought_by)
+
+    def _settled(self, cause: tuple[str, str]) -> None:
         """Judge what journeys changed by what they did; those that set one another off in a ring stop after some rounds."""
         for _ in range(_ROUNDS_MAX):
             if not self.p.dirty:
                 return
             self._settle(self.p.seen_ms, cause, self.p.seen_ms)
+
+    def _look(self, cause: tuple[str, str], brought_by: str = "") -> None:
+        """Look at the published traits that read what has changed."""
+        looks, self.looks = self.looks, 0
+        traits = [one for one, mask, _ in self.rb.publishing if looks & mask or looks < 0]
+        self.out.records += published.looked_at(
+            self.p,
+            traits,
+            self.rb.currency,
+            self.p.seen_ms,
+            cause,
+            brought_by=brought_by,
+            is_new=looks < 0,
+            is_told=not self.backfill,
+        )
 
     # --- identity -----------------------------------------------------------------------------------------------
 
@@ -647,11 +676,14 @@ class _Turn(Journeys):
         if p.first_seen_ms:
             dirty = rb.brought_by(other)
             work = rb.work_for(dirty)
+        told = published.told(p, rb.published)
+        self.looks = rb.published_by if p.first_seen_ms or not rb.published else -1
         for ended in identity.absorbed(p, other, rb.merges, rb.rank):
             trigger = rb.version_of(ended)
             pending = trigger.next_emit(ended.at) if trigger is not None else None
             if pending is not None:
                 self._decide(ended.trigger, pending.step, ended.opened_by, ended.occasion, "merged", {}, now_ms)
+        published.retell(p, rb.published, told)
         p.seen_ms = now_ms
         for name in [name for name in p.timers if isinstance(name, str) and name.startswith(RUN)]:
             del p.timers[name]
@@ -671,7 +703,7 @@ class _Turn(Journeys):
             if trigger is not None:
                 self._cancel_since(trigger, run, run.opened_ms, now_ms)
         self._segments_changed(changed, now_ms, cause)
-        self._acted(cause)
+        self._acted(cause, command.other)
         if p.held:
             self._caught_up(now_ms)  # What the other held: nothing of this profile may be left to wait for.
 
@@ -717,11 +749,12 @@ class _Turn(Journeys):
         self.stale = False
         cause = ("edit", command.link[1])
         self._settle(now_ms, cause, now_ms)
-        self._acted(cause)
+        self._settled(cause)
         if edit.lists:
             self._list({name: joins for name, joins in edit.lists.items() if name in self.rb.static}, now_ms, cause)
             done["lists"] = [name for name in edit.lists if name in self.rb.static]
             done["unknown"] = [name for name in edit.lists if name not in self.rb.static]
+        self._acted(cause)
         if edit.set or edit.unset or edit.consents or bad or done.get("unknown"):
             self._receipt(command, "done", by=edit.by, **done)  # A list is on record as a whole.
 
@@ -862,6 +895,9 @@ class _Turn(Journeys):
         """Take another state of this address for its own, and tell which segments that changes."""
         p = self.p
         before, ordinal, erased_ms = p.members, p.ordinal, p.erased_ms
+        told, self.looks = published.told(p, self.rb.published), self.rb.published_by
+        if p.forward and self.rb.published:
+            self.looks = -1
         for name in Profile.__slots__:
             setattr(p, name, getattr(other, name))
         p.ordinal, p.erased_ms, p.seen_ms = ordinal, max(erased_ms, p.erased_ms), max(now_ms, p.seen_ms)
@@ -870,6 +906,9 @@ class _Turn(Journeys):
             if holds != (segment.id in before):
                 self.out.members.append((segment.name, holds))
                 self.out.records.append(records.change(p, segment.name, holds, now_ms, cause, now_ms))
+        published.retell(p, self.rb.published, told)
+        if self.looks:
+            self._look(cause)
 
     def _too_late(self, command: Command) -> None:
         """A command from before an erasure."""
@@ -898,8 +937,12 @@ class _Turn(Journeys):
         self.out.receipts.append((command.link[1], orjson.dumps(told)))
 
     def _leave_segments(self, now_ms: int, cause: tuple[str, str]) -> None:
-        """Whoever goes from here leaves every segment, on record."""
+        """Whoever goes from here leaves every segment, on record, and of his published traits nothing holds any more."""
         p = self.p
+        if self.rb.published and not self.backfill:
+            says_before = cause[0] != ERASE
+            gone = published.left(p, self.rb.published, self.rb.currency, now_ms, cause, says_before=says_before)
+            self.out.records += gone
         for segment in [one for one in self.rb.segments if one.id in p.members]:
             self.out.members.append((segment.name, False))
             if not self.backfill:

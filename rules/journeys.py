@@ -48,7 +48,7 @@ NEVER: Final = (-1,)
 class Journeys:
     """The journeys of one profile, in one call of ``step``."""
 
-    __slots__ = ("backfill", "clock_ms", "late_ms", "out", "p", "rb", "stale")
+    __slots__ = ("backfill", "clock_ms", "late_ms", "looks", "out", "p", "rb", "stale")
 
     def __init__(self, profile: Profile, rulebook: Rulebook, clock_ms: int, backfill: bool) -> None:
         self.p = profile
@@ -57,6 +57,7 @@ class Journeys:
         self.backfill = backfill
         self.late_ms = 0
         self.stale = False  # the input is history, told long after it happened
+        self.looks = 0  # what published traits read and what has changed, as in ``dirty``; < 0: nobody lived here
         self.out = Step()
 
     # --- entering -------------------------------------------------------------------------------------------------
@@ -65,6 +66,7 @@ class Journeys:
         """Set the instants at which triggers enter that the profile itself implies: ages, run-outs; and let enter those
         that it has come to."""
         p = self.p
+        self.looks |= dirty & self.rb.published_by
         for trigger, mask in self.rb.timed:
             if not dirty & mask:
                 continue

@@ -13,7 +13,7 @@ from profiles.greeting import greeting
 from profiles.ids import digest64, trigger_id
 from profiles.moments import MINUTE_MS, iso
 from profiles.state import Instance, Profile
-from profiles.wire import COUPONS, DECISIONS, SEGMENT_CHANGES, TASKS, Record, coupon_code, trigger_topic
+from profiles.wire import COUPONS, DECISIONS, SEGMENT_CHANGES, TASKS, TRAIT_CHANGES, Record, coupon_code, trigger_topic
 from rules.program import CompiledTrigger, Emit, Task, filled
 from rules.rulebook import Rulebook
 
@@ -40,6 +40,27 @@ def change(
         "cause": {"event": cause[0], "message_id": cause[1]},
     }
     return Record(SEGMENT_CHANGES, profile.address, orjson.dumps(value))
+
+
+def trait_change(
+    profile: Profile, trait: str, before: Any, after: Any, now_ms: int, cause: tuple[str, str], brought_by: str = ""
+) -> Record:
+    """A published trait has another value than the one that was told last; ``None``: it has none.
+
+    ``brought_by``: the address whose profile brought it: one event may bring several.
+    """
+    value = {
+        "change_id": trigger_id(
+            f"trait:{trait}", "changed", profile.address, f"{now_ms}:{cause[0]}:{cause[1]}:{brought_by}"
+        ),
+        "trait": trait,
+        "before": before,
+        "after": after,
+        "address": profile.address,
+        "at": iso(now_ms),
+        "cause": {"event": cause[0], "message_id": cause[1]},
+    }
+    return Record(TRAIT_CHANGES, profile.address, orjson.dumps(value))
 
 
 def sent(

@@ -19,7 +19,7 @@ from profiles.state import CARTS, CONSENTS, ORDERS, SEEN, SESSION, TRAITS, Insta
 from profiles.wire import Event
 from rules.predicates import Predicate
 from rules.program import CompiledTrigger, Entry
-from rules.spec import GOAL_REACHED, Field, FieldSource, Judged, Reader, Reads, once
+from rules.spec import GOAL_REACHED, Field, FieldSource, Judged, PublishedTrait, Reader, Reads, once
 from rules.verdict import Judge
 
 
@@ -88,6 +88,7 @@ class Rulebook:
     locale: str = "en"
     earlier: dict[tuple[str, str], CompiledTrigger] = field(default_factory=dict)
     """(trigger, revision) -> a version of before, that journeys may still go by (``rules/versions.py``)."""
+    published: tuple[PublishedTrait, ...] = ()
 
     # The index, made from the above.
     place: dict[int, int] = field(init=False)
@@ -97,6 +98,9 @@ class Rulebook:
     keeping_on: dict[str, tuple[Keeping, ...]] = field(init=False)
     judges: tuple[tuple[int, Judge, int], ...] = field(init=False)
     timed_by: int = field(init=False)
+    publishing: tuple[tuple[PublishedTrait, int, int], ...] = field(init=False)
+    published_by: int = field(init=False)
+    published_at: int = field(init=False)
     aggregate: dict[int, KeptAggregate] = field(init=False)
     entering_on: dict[str, tuple[CompiledTrigger, ...]] = field(init=False)
     hearing: dict[str, frozenset[str]] = field(init=False)
@@ -152,6 +156,12 @@ class Rulebook:
         self.timed_by = 0
         for _, mask in self.timed:
             self.timed_by |= mask
+        self.publishing = tuple((one, *self._closure(one.reader.reads)) for one in self.published)
+        self.published_by = self.published_at = 0
+        for _, mask, places in self.publishing:
+            self.published_by |= mask
+            self.published_at |= places
+        self.timed_by |= self.published_by
         read = self.timed_by
         for bit in self._readers_of:
             read |= bit
@@ -264,6 +274,18 @@ class Rulebook:
             return bit
         assert what == "aggregate", what
         return self.aggregate[which].bit
+
+    def _closure(self, reads: Reads) -> tuple[int, int]:
+        """All that a trait stands on: parts and statistics, also of segments; and the segments, a bit for each place."""
+        mask = places = 0
+        for what, which in reads:
+            if what == "segment":
+                place = self.place[small_id(which)]
+                inside, others = self._closure(_all_reads(self.segments[place].judged))
+                mask, places = mask | inside, places | others | 1 << place
+            else:
+                mask |= self._bit(what, which)
+        return mask, places
 
     def _mask(self, entry: Entry) -> int:
         mask = 0

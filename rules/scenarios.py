@@ -27,6 +27,7 @@ Or WHAT is ``expect`` and, parted by commas, what must be so at that instant, wi
     alarm TIME | alarm none               when anything of this profile is due
     entered [SEGMENT] TIME, left …        the instant that its last change record says
     changes [SEGMENT] N                   change records so far
+    trait_changes PATH N                  changes of a published trait so far
     emits TRIGGER[/TEMPLATE] N            trigger records so far
     tasks TRIGGER N                       tasks so far
     coupons TRIGGER N                     coupons issued so far
@@ -63,6 +64,7 @@ from profiles.wire import (
     DECISIONS,
     SEGMENT_CHANGES,
     TASKS,
+    TRAIT_CHANGES,
     TRIGGERS_PREFIX,
     Command,
     Event,
@@ -246,6 +248,14 @@ class Run:
             one.value
             for one in self.world.published
             if one.record.topic == DECISIONS and one.value["trigger"] == trigger
+        ]
+
+    def trait_changes(self, trait: str, address: str) -> list[tuple[Any, Any, int]]:
+        """(before, after, offset from the start in ms) of a published trait's changes at an address, oldest first."""
+        return [
+            (one.value["before"], one.value["after"], one.at_ms - self.start_ms)
+            for one in self.world.published
+            if one.record.topic == TRAIT_CHANGES and (one.value["trait"], one.record.key) == (trait, address)
         ]
 
     def changes(self, segment: str) -> list[tuple[str, int]]:
@@ -493,6 +503,10 @@ class _Script:
                 if one.record.topic == SEGMENT_CHANGES and one.record.key == address and one.value["segment"] == name
             ]
             return None if len(changes) == int(count) else f"{len(changes)}"
+        if what == "trait_changes":
+            if len(args) != 2 or args[0] not in {one.name for one in self.rulebook.published}:
+                raise self._bad(f"trait_changes PATH N, PATH a published trait, wanted, got {' '.join(args)!r}")
+            return self._same_count(done.trait_changes(args[0], address), args[1])
         if what == "emits":
             return self._emitted(done, address, args)
         if what == "tasks":
@@ -507,6 +521,9 @@ class _Script:
             found = world.outcome.get(address, "none")
             return None if found == self._one(what, args) else found
         raise self._bad(f"in, out, segments, wake, emits … wanted after expect, got {what!r}")
+
+    def _same_count(self, found: list[Any], count: str) -> str | None:
+        return None if len(found) == int(count) else f"{len(found)} ({', '.join(map(str, found))})"
 
     def _emitted(self, done: Run, address: str, args: list[str]) -> str | None:
         if len(args) != 2 or not args[1].isdigit():

@@ -12,7 +12,7 @@ from typing import Any
 from profiles.greeting import TEXTS
 from rules.assemble import BASIC_STEPS, KEYS
 from rules.compile import OPERATORS, STEPS, TRIGGER_KINDS
-from rules.traits import KINDS
+from rules.traits import KINDS, PUBLISH
 
 Schema = dict[str, Any]
 
@@ -48,7 +48,8 @@ def rule_files() -> Schema:
                 "lists": _named({"type": ["array", "object"]}),
                 "goals": _named(_map({"event": {}, "where": {}, "says": _SAYS}, ["event"])),
                 "traits": _named(
-                    {"oneOf": [_of(one.name, one.keys, one.says) for one in KINDS.values()]}, "^[a-z][a-z0-9_.]*$"
+                    {"oneOf": [_of(one.name, (*one.keys, PUBLISH), one.says) for one in KINDS.values()]},
+                    "^[a-z][a-z0-9_.]*$",
                 ),
                 "segments": _named({"$ref": "#/$defs/segment"}),
                 "triggers": _named({"$ref": "#/$defs/trigger"}),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import tzinfo
 from fractions import Fraction
@@ -60,6 +60,15 @@ class Reader:
     read: Read
     kind: str
     reads: Reads
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedTrait:
+    """A trait whose changes go out. ``id``: under which a profile keeps the value told last."""
+
+    name: str
+    id: int
+    reader: Reader
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +143,10 @@ class Scope(Protocol):
 
     def field(self, field: Field) -> None:
         """Ask that statements of this field be checked, and ranked by their source."""
+        ...
+
+    def publish(self, readers: Mapping[str, Reader]) -> None:
+        """Ask that the changes of these traits be published."""
         ...
 
     def segment(self, name: str, node: Node) -> str:

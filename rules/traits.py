@@ -19,6 +19,9 @@ from rules.series import of_book
 from rules.spec import UNREADABLE, Read, Reader, Reads, Scope, TraitKind
 from rules.touches import PARTS, touch
 
+PUBLISH: Final = "publish"
+"""The key, of every kind, that puts a trait's changes on their topic."""
+
 KINDS: Final = {spec.name: spec for spec in discover(rules.kinds, TraitKind)}
 
 
@@ -40,8 +43,12 @@ def declared(name: str, node: Node, scope: Scope) -> dict[str, Reader]:
     kind = KINDS[kinds[0]]
     spec = node.get(kind.name)
     assert spec is not None
-    node.known((kind.name, *kind.keys))
-    return kind.compile(name, spec, node, scope)
+    node.known((kind.name, *kind.keys, PUBLISH))
+    found = kind.compile(name, spec, node, scope)
+    publish = node.get(PUBLISH)
+    if publish is not None and publish.truth():
+        scope.publish(found)
+    return found
 
 
 def built_in(scope: Scope, cart_idle: Duration) -> dict[str, Reader]:

@@ -23,6 +23,7 @@ from profiles.wire import (
     ERASURES,
     SEGMENT_CHANGES,
     TASKS,
+    TRAIT_CHANGES,
     TRIGGERS_PREFIX,
     Command,
     Record,
@@ -34,7 +35,7 @@ from tests.rules.test_explain import HISTORIES, bought, played, put_in_cart
 from tests.rules.told import START_MS, Life, shop_rules
 
 FOLDER: Final = Path(__file__).parents[2] / "docs" / "schemas"
-TOPICS: Final = (SEGMENT_CHANGES, DECISIONS, TASKS, COUPONS, "triggers", DEAD_LETTERS, ERASURES)
+TOPICS: Final = (SEGMENT_CHANGES, TRAIT_CHANGES, DECISIONS, TASKS, COUPONS, "triggers", DEAD_LETTERS, ERASURES)
 SCHEMAS: Final = {topic: json.loads((FOLDER / f"{topic}.json").read_text()) for topic in TOPICS}
 OPEN_PLACES: Final = ("payload", "detail", "where", "items", "held", "addresses")
 """Objects whose names come from rules and reasons; everywhere else each name is published."""
@@ -114,6 +115,28 @@ def test_tasks_coupons_and_variants_are_published_as_their_schemas_say() -> None
         """
     )
     assert checked([one.record for one in done.world.published]) == {"triggers": 1, DECISIONS: 3, TASKS: 2, COUPONS: 2}
+
+
+@pytest.mark.mechanic("M13")
+def test_changes_of_traits_of_every_kind_are_published_as_their_schema_says() -> None:
+    done = check(
+        """
+        trait paid = {avg: order.total, publish: true}
+        trait buys = {count: order, publish: true}
+        trait since = {last: order.time, publish: true}
+        trait rhythm = {mean_gap: order, min_samples: 2, publish: true}
+        trait likes = {top_k: {of: order.item.product_id, k: 2}, publish: true}
+        trait custom.club = {said: bool, publish: true}
+        trait tier = {tiers: buys, cuts: [2], labels: [new, known], publish: true}
+        0d  ana  order_completed order_id=1 total=10 product=a price=10
+        1d  ana  identified custom.club=true
+        3d  ana  order_completed order_id=2 total=15 product=b price=15
+        4d  ana  order_completed order_id=3 total=15 product=b price=15
+        """
+    )
+    counts = checked([one.record for one in done.world.published])
+    assert set(counts) == {TRAIT_CHANGES}
+    assert {one.value["trait"] for one in done.world.published} == {one.name for one in done.world.rulebook.published}
 
 
 @settings(max_examples=60, deadline=None)

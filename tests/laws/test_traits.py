@@ -10,8 +10,11 @@ from hypothesis import given, note
 from hypothesis import strategies as st
 
 from profiles.moments import FOREVER, iso
+from profiles.wire import TRAIT_CHANGES
 from rules.compile import compile_rules
+from rules.records import plain
 from rules.scenarios import World
+from rules.spec import shown
 from tests.laws.histories import ADDRESS, GOALS, TRAITS, event_of, histories, law
 from tests.laws.naive import Naive, Told
 
@@ -23,11 +26,16 @@ ASKED: Final = (
 PARTS: Final = ("", ".r", ".f", ".m", ".cell", ".frequency", ".monetary", ".silent_days")
 
 
+def as_told(value: Any, kind: str) -> Any:
+    """A value as it stands in a change record."""
+    return plain(shown(value, kind, "USD"))
+
+
 def compare(told: list[Told], asked: tuple[str, ...], zone: str) -> None:
     document: dict[str, Any] = {
         "defaults": {"zone": zone, "currency": "USD"},
         "goals": GOALS,
-        "traits": TRAITS,
+        "traits": {name: {**trait, "publish": True} for name, trait in TRAITS.items()},
         "segments": {f"s{n}": {"trait": path, "exists": True} for n, path in enumerate(asked)},
     }
     book = compile_rules([("rules", json.dumps(document))])
@@ -35,7 +43,15 @@ def compare(told: list[Told], asked: tuple[str, ...], zone: str) -> None:
     naive, world = Naive(document, [], zone), World(book, told[0].seen_ms)
     for place, one in enumerate(told):
         note(f"{iso(one.seen_ms)} {one.message_id} {one.type} {one.props} {one.campaign} at {iso(one.at_ms)}")
+        known = len(world.published)
         world.until(one.seen_ms, with_it=False)
+        silent = [one for one in world.published[known:] if one.record.topic == TRAIT_CHANGES]
+        for at_ms, _, change in silent:
+            naive.known = naive._known(at_ms)
+            wanted = as_told(naive.trait(change["trait"], at_ms), book.readers[change["trait"]].kind)
+            assert change["after"] == wanted != change["before"], (
+                f"{change['trait']} at {iso(at_ms)}: {wanted!r} wanted"
+            )
         world.happen(event_of(one))
         if place + 1 < len(told) and told[place + 1].seen_ms == one.seen_ms:
             continue  # What falls due at an instant comes after all that is told at it.
@@ -50,6 +66,14 @@ def compare(told: list[Told], asked: tuple[str, ...], zone: str) -> None:
             for now_ms in (one.seen_ms, later_ms):
                 wanted = naive.trait(path, now_ms)
                 assert value == wanted, f"{path} at {iso(now_ms)}: {wanted!r} wanted, got {value!r}"
+        told_last = {
+            one.value["trait"]: one.value["after"] for one in world.published if one.record.topic == TRAIT_CHANGES
+        }
+        for trait in book.published:
+            wanted = as_told(naive.trait(trait.name, one.seen_ms), trait.reader.kind)
+            assert told_last.get(trait.name) == wanted, (
+                f"{trait.name} at {iso(one.seen_ms)}: {wanted!r} wanted to be told"
+            )
 
 
 @pytest.mark.invariant("R19")
