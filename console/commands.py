@@ -79,7 +79,7 @@ class Commands:
             BadInput: no address, no name of who asks, or no id; nothing was sent.
             OSError: broker or store did not answer; asking again with the same id is safe.
         """
-        _check_by(by)
+        check_by(by)
         return await self._send(ERASE, address, pack_asked(Asked(by)), command_id)
 
     async def merge(self, one: str, other: str, by: str, command_id: str = "") -> str:
@@ -89,7 +89,7 @@ class Commands:
             BadInput: not two known users who are there, no name of who asks, or no id; nothing was sent.
             OSError: broker or store did not answer; asking again with the same id is safe.
         """
-        _check_by(by)
+        check_by(by)
         try:
             stays, goes = sorted(read_address(text, self._secret) for text in (one, other))
         except ValueError as error:
@@ -150,7 +150,8 @@ class Commands:
         return command_id
 
 
-def _check_by(by: str) -> None:
+def check_by(by: str) -> None:
+    """Raise ``BadInput`` unless this may name who asks."""
     if not 0 < len(by) <= BY_CHARS_MAX:
         raise BadInput("malformed", f"by: 1 to {BY_CHARS_MAX} characters wanted, got {len(by)}")
 

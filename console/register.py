@@ -3,15 +3,12 @@ store has the persons of it back; ``Register.reapply`` erases them again, by com
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 import orjson
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
 
+from console.topic import lying
 from profiles.codec import decode
 from profiles.erasure import Asked, pack_asked
 from profiles.ids import tomb_key
@@ -19,8 +16,6 @@ from profiles.moments import parse_instant
 from profiles.wire import ERASE, ERASURES, FAR_MS, PROFILE_COMMANDS, Command, Record, encode_command
 from stream.ports import Log, ProfileStore
 
-READ_S_MAX: Final = 300.0
-POLL_MS: Final = 200
 CHUNK: Final = 500
 
 
@@ -75,19 +70,12 @@ class Register:
     async def read(self) -> dict[str, Erasure]:
         """The latest erasure by hash."""
         found: dict[str, Erasure] = {}
-        async with self._reading() as consumer:
-            places = sorted(consumer.assignment())
-            async with asyncio.timeout(READ_S_MAX):
-                while True:
-                    for records in (await consumer.getmany(timeout_ms=POLL_MS)).values():
-                        for record in records:
-                            line = orjson.loads(record.value)
-                            erasure = Erasure(line["command"], line["by"], parse_instant(line["at"]))
-                            if erasure.at_ms > found.get(line["hash"], erasure._replace(at_ms=-1)).at_ms:
-                                found[line["hash"]] = erasure
-                    # Only a fetch tells where a topic ends.
-                    if all([await _is_at_end(consumer, place) for place in places]):
-                        return found
+        async for record in lying(ERASURES, self._partitions, self._options):
+            line = orjson.loads(record.value)
+            erasure = Erasure(line["command"], line["by"], parse_instant(line["at"]))
+            if erasure.at_ms > found.get(line["hash"], erasure._replace(at_ms=-1)).at_ms:
+                found[line["hash"]] = erasure
+        return found
 
     async def _tell(self, addresses: list[str], known: Mapping[str, Erasure], now_ms: int) -> int:
         records = []
@@ -101,24 +89,3 @@ class Register:
             records.append(Record(PROFILE_COMMANDS, address, encode_command(command)))
         await self._log.publish(records)
         return len(records)
-
-    @asynccontextmanager
-    async def _reading(self) -> AsyncIterator[Any]:
-        consumer: Any = AIOKafkaConsumer(
-            group_id=None, enable_auto_commit=False, auto_offset_reset="earliest", **self._options
-        )
-        try:
-            await consumer.start()
-            places = [TopicPartition(ERASURES, partition) for partition in range(self._partitions)]
-            consumer.assign(places)
-            await consumer.seek_to_beginning(*places)
-            yield consumer
-        except KafkaError as error:
-            raise OSError(f"brokers: the topic {ERASURES} wanted, got {type(error).__name__}") from error
-        finally:
-            await consumer.stop()
-
-
-async def _is_at_end(consumer: Any, place: TopicPartition) -> bool:
-    highwater = consumer.highwater(place)
-    return highwater is not None and bool(await consumer.position(place) >= highwater)

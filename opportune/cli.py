@@ -37,6 +37,8 @@ profile_app = typer.Typer(no_args_is_help=True, help="Edit, erase, merge or un-m
 app.add_typer(profile_app, name="profile")
 segment_app = typer.Typer(no_args_is_help=True, help="List, export and form segments.")
 app.add_typer(segment_app, name="segment")
+letters_app = typer.Typer(no_args_is_help=True, help="What could not be taken: look at it, and give it once more.")
+app.add_typer(letters_app, name="dead-letters")
 
 DEFAULT_DATA = Path(".opportune")
 Address = Annotated[str, typer.Argument(help="Any address of the person: user:42, email:ana@shop.example, anon:…")]
@@ -467,6 +469,59 @@ def segment_form(
     from opportune import segments
 
     _print(segments.formed(_environment(data_dir), name, file, by, why, command_id))
+
+
+OfReason = Annotated[str, typer.Option(help="Only letters with this reason: bug, malformed, too_late, …")]
+OfTopic = Annotated[str, typer.Option(help="Only letters of this topic.")]
+OfSource = Annotated[str, typer.Option(help="Only letters of this sender, as the collector knows it.")]
+
+
+@letters_app.command("list")
+def letters_list(
+    reason: OfReason = "",
+    topic: OfTopic = "",
+    source: OfSource = "",
+    waiting: Annotated[bool, typer.Option("--waiting", help="Leave out what was replayed.")] = False,
+    limit: Annotated[int, typer.Option(min=0, help="So many lines, the latest; the sums are of all.")] = 50,
+    data_dir: RunningDev = None,
+) -> None:
+    """The letters and, by reason, how many there are, were replayed and wait."""
+    from opportune import letters
+
+    wanted = letters.Wanted((), reason, topic, source)
+    letters.listed(_environment(data_dir), wanted, Terminal(), limit, only_waiting=waiting)
+
+
+@letters_app.command("show")
+def letters_show(
+    name: Annotated[str, typer.Argument(help="Of a letter: partition/offset, as `list` tells.")],
+    original: Annotated[bool, typer.Option("--original", help="Only the bytes as they came.")] = False,
+    data_dir: RunningDev = None,
+) -> None:
+    """One letter whole: it may hold personal data, as it was sent."""
+    from opportune import letters
+
+    letters.shown(_environment(data_dir), name, sys.stdout.buffer, only_original=original)
+
+
+@letters_app.command("replay")
+def letters_replay(
+    by: By,
+    names: Annotated[list[str] | None, typer.Argument(help="Letters: partition/offset.")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="All that wait and fit the other options.")] = False,
+    reason: OfReason = "",
+    topic: OfTopic = "",
+    source: OfSource = "",
+    again: Annotated[bool, typer.Option("--again", help="Also what was replayed already.")] = False,
+    data_dir: RunningDev = None,
+) -> None:
+    """Give the engine once more what it could not take; twice is once. Fails when a letter cannot be taken."""
+    from opportune import letters
+
+    if bool(names) == all_:
+        raise Refused("replay: the names of letters, or --all, wanted")
+    wanted = letters.Wanted(tuple(names or ()), reason, topic, source)
+    raise typer.Exit(letters.replayed(_environment(data_dir), wanted, by, again=again))
 
 
 def _print(told: object) -> None:

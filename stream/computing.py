@@ -60,9 +60,15 @@ ORDERS_TOPIC: Final = INPUT_TOPICS.index(ORDER_EVENTS)
 class Bugs:
     """Counts what fails inside ``step``, to stop when the core itself is broken (R9)."""
 
-    def __init__(self, wall_ms: Callable[[], int]) -> None:
-        """``wall_ms``: the process's own clock."""
+    def __init__(self, wall_ms: Callable[[], int], *, has_ceiling: bool) -> None:
+        """Count from nothing.
+
+        Args:
+            wall_ms: the process's own clock.
+            has_ceiling: whether they stop it at all.
+        """
         self._wall_ms = wall_ms
+        self._has_ceiling = has_ceiling
         self.in_a_row = 0
         self._minute = [0, 0, 0]  # which minute, its events, its bugs
 
@@ -79,8 +85,11 @@ class Bugs:
         self._minute[2] += 1
         _, events, bugs = self._minute
         many = events >= BUGS_COUNT_FROM and bugs > events * BUGS_PER_MINUTE_SHARE
-        if self.in_a_row >= BUGS_IN_A_ROW_MAX or many:
-            raise Refused(f"step fails too often: {self.in_a_row} in a row, {bugs} of {events} in this minute")
+        if self._has_ceiling and (self.in_a_row >= BUGS_IN_A_ROW_MAX or many):
+            raise Refused(
+                f"step fails too often: {self.in_a_row} in a row, {bugs} of {events} in this minute; mend it and start "
+                "again, or OPPORTUNE_BUG_CEILING=no sets aside what fails, to be replayed later"
+            )
 
 
 _UNTOUCHED: Final = (ERASED, REFUSED, THROTTLED)

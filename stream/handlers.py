@@ -131,7 +131,7 @@ class Handlers:
         self._tasks: list[asyncio.Task[None]] = []
         self._failure: BaseException | None = None
         self._failed = asyncio.Event()
-        self._bugs = Bugs(wall_ms)
+        self._bugs = Bugs(wall_ms, has_ceiling=own.bug_ceiling)
 
     @property
     def clock(self) -> Clock:

@@ -199,6 +199,13 @@ class Own:
     cache_profiles: int = field(
         default=100_000, metadata=_about("profiles", "How many profiles a worker keeps unpacked.", least=1)
     )
+    bug_ceiling: bool = field(
+        default=True,
+        metadata=_about(
+            "yes or no",
+            "Stop when 50 inputs in a row, or 1 % of a minute's, fail inside the core. No: set all of them aside and go on.",
+        ),
+    )
     metrics_port: int = field(
         default=0,
         metadata=_about(

@@ -138,7 +138,7 @@ def admit(parsed: Parsed, given: Given) -> Admission:
                 context = around
             properties = _properties(raw, call, context)
             event = Event(
-                message_id=_message_id(raw, place),
+                message_id=message_id_of(raw, place),
                 source=given.source.name,
                 type=event_type.name,
                 at_ms=_at(raw, sent_ms, given),
@@ -207,7 +207,12 @@ def _letter_value(refusal: Refusal, original: bytes, call: str, given: Given, by
         topic=refusal.topic,
         original=original[:bytes_max],
         at=iso(given.received_ms),
-        where={"collector": call, "source": given.source.name, "place": refusal.place},
+        where={
+            "collector": call,
+            "source": given.source.name,
+            "place": refusal.place,
+            **({"backfill": True} if given.backfill else {}),
+        },
     )
 
 
@@ -275,7 +280,8 @@ def _id(raw: dict[str, Any], name: str) -> str:
     return "" if text.lower() in _NOBODY else text
 
 
-def _message_id(raw: dict[str, Any], place: int) -> str:
+def message_id_of(raw: dict[str, Any], place: int) -> str:
+    """The id by which a repeat is told; of a sender that brings none, the event's own bytes and its place."""
     said = raw.get("messageId")
     if type(said) is str and said:
         if len(said) <= MESSAGE_ID_CHARS_MAX:

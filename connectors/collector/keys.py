@@ -80,6 +80,10 @@ class Keys:
         """The source of a write key as it stands in a body."""
         return self._by_key.get(key) if type(key) is str else None
 
+    def named(self, name: str) -> Source | None:
+        """The sender of that name."""
+        return next((source for source in self._by_key.values() if source.name == name), None)
+
     def of_header(self, value: bytes) -> Source | None:
         """The source of an ``Authorization: Basic`` header: the key is the user, the password is not looked at."""
         known = self._by_header.get(value)
