@@ -77,6 +77,12 @@ class Order:
         self.refunds: dict[str, Refund] = {}
         self.facts: dict[str, Any] = {}
 
+    def status(self) -> str | None:
+        """The status that it reached last; of several at one instant the furthest."""
+        if not self.statuses:
+            return None
+        return max(self.statuses, key=lambda one: (self.statuses[one], STATUSES.index(one) if one in STATUSES else -1))
+
     def first_ms(self) -> int:
         """The earliest instant known of it."""
         times = [*self.statuses.values(), *(refund.at_ms for refund in self.refunds.values())]

@@ -13,11 +13,11 @@ from profiles import carts, orders
 from profiles.aggregates import latest, recent
 from profiles.moments import HOUR_MS, MINUTE_MS, Duration, iso
 from profiles.money import major
-from profiles.state import Instance, Profile
+from profiles.state import STATUSES, Instance, Profile
 from profiles.wire import Event, coupon_code
 from rules.documents import Node, did_you_mean
 from rules.entities import matching
-from rules.limits import POLICY_PARTS, compile_limits
+from rules.limits import CALENDAR, POLICY_PARTS, compile_limits
 from rules.predicates import CUSTOM, Predicate, conditions
 from rules.program import (
     Act,
@@ -26,6 +26,7 @@ from rules.program import (
     ConsentRule,
     Emit,
     Entry,
+    Expiry,
     Fork,
     Jump,
     Listener,
@@ -40,7 +41,7 @@ from rules.program import (
 from rules.versions import MIGRATIONS
 
 KEYS: Final = (
-    "class", "topic", "says", "on", "key", "when", "cancel_on", "restart_on", "re_entry", "consent", "quiet", "limits", "holdout", "max_age", "pace", "late_steps", "migration", "steps",
+    "class", "topic", "says", "on", "key", "when", "cancel_on", "restart_on", "re_entry", "expires", "consent", "quiet", "limits", "holdout", "max_age", "pace", "late_steps", "migration", "steps",
 )  # fmt: skip
 CLASSES: Final = ("marketing", "transactional")
 PACE_MS: Final = 10 * MINUTE_MS
@@ -101,6 +102,7 @@ def compile_trigger(name: str, node: Node, scope: TriggerScope, *, enters: bool 
         again=_again(again),
         consent=consent,
         limits=compile_limits(parts, names, scope),
+        expires=_expires(node.get("expires"), key),
         migration=migration.choice(MIGRATIONS) if migration is not None else MIGRATIONS[0],
         origins=tuple(maker.origins),
         skips_late=late is not None and late.choice(("send", "skip")) == "skip",
@@ -147,10 +149,30 @@ def _again(node: Node | None) -> str | Duration:
     if node is None:
         return "every"
     if node.is_map():
-        node.known(("after",), required=("after",))
-        after = node.get("after")
-        return after.duration() if after is not None else "every"
+        node.known(("after", "per"))
+        after, per = node.get("after"), node.get("per")
+        if (after is None) == (per is None):
+            node.wrong("re_entry: either 'after' or 'per' wanted")
+            return "every"
+        return after.duration() if after is not None else per.choice(CALENDAR) if per is not None else "every"
     return node.choice(("every", "once"))
+
+
+def _expires(node: Node | None, key: Node | None) -> Expiry | None:
+    """``{state: order.status, not_in: [confirmed, paid]}``, or ``in`` with those that end it."""
+    if node is None:
+        return None
+    node.known(("state", "in", "not_in"), required=("state",))
+    state, gone, stay = node.get("state"), node.get("in"), node.get("not_in")
+    if state is not None:
+        state.choice(("order.status",))
+    if key is None or key.value != "order_id":
+        node.wrong("expires: an order's status goes with `key: order_id`")
+    if (gone is None) == (stay is None):
+        node.wrong("expires: either 'in' or 'not_in' wanted")
+        return None
+    named = frozenset(one.choice(STATUSES) for one in (gone if gone is not None else stay) or ())
+    return Expiry(named if stay is not None else frozenset((None, *STATUSES)) - named)
 
 
 def _consent(node: Node | None, topic: str) -> ConsentRule | None:

@@ -23,7 +23,7 @@ from profiles.errors import BadDocument, BadInput, Mistake
 from profiles.ids import small_id
 from profiles.moments import Duration, zone_named
 from profiles.spec import discover
-from profiles.state import PARTS
+from profiles.state import PARTS, TRAITS
 from profiles.taxonomy import EVENT_TYPES, resolve
 from profiles.wire import Event
 from rules import traits
@@ -400,6 +400,15 @@ class _Compiler:
             else:
                 self.goals[name] = Goal(name, (known,), None)
         return name
+
+    def stated(self, path: str, node: Node) -> Field | None:
+        reader = self.reader(path, node)
+        field = self.fields.get(path)
+        if field is None and reader is not UNREADABLE:
+            known = {path, path.partition(".")[0]} & self.trait_nodes.keys()
+            if known or reader.reads != frozenset({("part", TRAITS)}):
+                node.wrong(f"a trait that is said of people wanted, got {path!r}, which is worked out")
+        return field
 
     def family(self, name: str, part: Callable[[str], Reader]) -> None:
         self.families[name] = part

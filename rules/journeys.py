@@ -10,10 +10,12 @@ from typing import Any, Final
 
 from profiles import carts, consent
 from profiles.ids import trigger_id
-from profiles.moments import FOREVER, day_number, day_start, iso
+from profiles.moments import FOREVER, Duration, day_number, day_start, iso
+from profiles.people import zone_of
 from profiles.state import Instance, Profile
 from profiles.wire import Event
 from rules import records
+from rules.limits import CALENDAR, calendar
 from rules.outcome import Step
 from rules.predicates import value_at
 from rules.program import (
@@ -139,7 +141,7 @@ class Journeys:
             return
         entered = p.entries.get(trigger.name)
         if entered is not None and trigger.again != "every":
-            free_ms = FOREVER if isinstance(trigger.again, str) else trigger.again.after(entered[1], self.rb.zone)
+            free_ms = self._free_from(trigger.again, entered[1])
             if now_ms < free_ms:
                 first = trigger.next_emit(0)
                 until = None if free_ms == FOREVER else iso(free_ms)
@@ -159,11 +161,25 @@ class Journeys:
         if since_ms >= now_ms or not self._cancel_since(trigger, run, since_ms, now_ms):
             self._walk(trigger, run, now_ms)
 
+    def _free_from(self, again: str | Duration, entered_ms: int) -> int:
+        """From when on somebody may enter again."""
+        if isinstance(again, Duration):
+            return again.after(entered_ms, self.rb.zone)
+        if again in CALENDAR:
+            return calendar(entered_ms, again, zone_of(self.p, self.rb.zone))[1]
+        return FOREVER
+
     def _walk(self, trigger: CompiledTrigger, run: Instance, now_ms: int) -> None:
         """Go on until the journey waits, or is over."""
         p = self.p
         name = f"{run.trigger}:{run.key}"
         program = trigger.program
+        if trigger.expires is not None and (state := trigger.expires.over(p, run.key)) is not None:
+            self._end(run)
+            pending = trigger.next_emit(run.at)
+            if pending is not None:
+                self._decide(run.trigger, pending.step, run.opened_by, run.occasion, "expired", state, now_ms)
+            return
         while run.at < len(program):
             operation = program[run.at]
             if isinstance(operation, Emit):
@@ -224,6 +240,13 @@ class Journeys:
             return
         operation = trigger.program[run.at] if goes_on and run.at < len(trigger.program) else None
         if operation is not None and not isinstance(operation, Emit):  # Else it waited for the end of the quiet hours.
+            ends = isinstance(operation, WaitFor) and operation.on_timeout >= len(trigger.program)
+            if (
+                ends
+                and isinstance(operation, WaitFor)
+                and (missed := trigger.next_emit(operation.on_event)) is not None
+            ):
+                self._decide(run.trigger, missed.step, run.opened_by, run.occasion, "unanswered", {}, now_ms)
             run.at = operation.on_timeout if isinstance(operation, WaitFor) else run.at + 1
         self._walk(trigger, run, now_ms)
 

@@ -9,7 +9,7 @@
 
 A trigger's class has the policy of that name; what a trigger says itself stands, and ``none`` lifts a part of it. Hours and
 days are the customer's. A cap counts what was sent, from the decision on: of the class (unless said), on a channel, about a topic, or by the
-trigger itself; ``per`` a duration up to now, or a calendar ``day``, ``week`` or ``month``.
+trigger itself; ``per`` a duration up to now, or a calendar ``day``, ``week``, ``month`` or ``year``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from rules.spec import Judged, Scope
 
 POLICY_PARTS: Final = ("consent", "quiet", "limits", "holdout")
 DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-CALENDAR: Final = ("day", "week", "month")
+CALENDAR: Final = ("day", "week", "month", "year")
 SCOPES: Final = ("class", "channel", "topic", "trigger")
 MAX: Final = 100
 _STRETCHES_MAX: Final = 20
@@ -108,7 +108,7 @@ class Cap:
         if isinstance(self.per, Duration):
             free_ms = self.per.after(oldest_ms, shop_zone)
             return free_ms if free_ms > now_ms else None
-        begins_ms, ends_ms = _calendar(now_ms, self.per, zone_of(profile, shop_zone))
+        begins_ms, ends_ms = calendar(now_ms, self.per, zone_of(profile, shop_zone))
         return ends_ms if oldest_ms >= begins_ms else None
 
 
@@ -208,15 +208,20 @@ def _cap(node: Node) -> Cap:
     )
 
 
-def _calendar(at_ms: int, unit: str, zone: tzinfo) -> tuple[int, int]:
-    """The calendar day, week (from Monday) or month that an instant is in: [from, until)."""
+def calendar(at_ms: int, unit: str, zone: tzinfo) -> tuple[int, int]:
+    """The calendar day, week (from Monday), month or year that an instant is in: [from, until)."""
     day = local(at_ms, zone).date()
     if unit == "week":
         day -= timedelta(days=day.weekday())
     elif unit == "month":
         day = day.replace(day=1)
-    after = {"day": day + timedelta(days=1), "week": day + timedelta(days=7)}.get(
-        unit, (day + timedelta(days=32)).replace(day=1)
-    )
+    elif unit == "year":
+        day = day.replace(month=1, day=1)
+    after = {
+        "day": day + timedelta(days=1),
+        "week": day + timedelta(days=7),
+        "month": (day + timedelta(days=32)).replace(day=1),
+        "year": (day + timedelta(days=366)).replace(month=1, day=1),
+    }[unit]
     begins, ends = (instant(datetime.combine(one, time(0), tzinfo=zone)) for one in (day, after))
     return begins, ends

@@ -13,7 +13,7 @@ from profiles.wire import Event
 from rules.documents import Node
 from rules.limits import Limits
 from rules.predicates import Predicate, value_at
-from rules.spec import Judged, Reads, Scope
+from rules.spec import Field, Judged, Reads, Scope
 from rules.verdict import Judge
 from rules.words import Tongue, Words
 
@@ -203,17 +203,31 @@ class ConsentRule:
 
 
 @dataclass(frozen=True, slots=True)
+class Expiry:
+    """When a journey is over whatever it waits for: its order (by the journey's key) is in none of these statuses."""
+
+    statuses: frozenset[str | None]
+
+    def over(self, profile: Profile, key: str) -> dict[str, Any] | None:
+        """What ended it, ``None``: nothing did. Of an order of which nothing is known the status is ``None``."""
+        order = profile.orders.get(key)
+        status = order.status() if order is not None else None
+        return None if status in self.statuses else {"state": "order.status", "is": status}
+
+
+@dataclass(frozen=True, slots=True)
 class CompiledTrigger:
     """A trigger, ready to run.
 
     Attributes:
         revision: content hash of its document.
         key: property of the opening event that tells instances apart; "" for one at a time.
-        again: ``every``, ``once``, or how long after the last entry the next may be.
+        again: ``every``, ``once``, how long after the last entry the next may be, or the ``day`` … ``year`` that has one.
         max_age_ms: a moment decided later than this after it was due is ``expired`` (R17).
         pace_ms: over how long moments that are decided late are spread (R17).
         keeps: properties of the event heard last that its branches ask for.
         limits: what holds its moments back beside consent.
+        expires: what it cannot outlive.
         migration: what becomes of journeys under way when another version comes into force (``rules/versions.py``).
         origins: for each operation the step that it was made of, as text.
         skips_late: of several moments that were missed, only the newest goes out.
@@ -237,6 +251,7 @@ class CompiledTrigger:
     keeps: tuple[str, ...] = ()
     limits: Limits = NO_LIMITS
     skips_late: bool = False
+    expires: Expiry | None = None
     migration: str = "drain"
     origins: tuple[str, ...] = ()
     says: str = ""
@@ -292,7 +307,7 @@ class Maker(Protocol):
     jumps: list[tuple[int, Node]]
 
     @property
-    def scope(self) -> Scope:
+    def scope(self) -> TriggerScope:
         """What the compiler offers."""
         ...
 
@@ -334,3 +349,8 @@ class TriggerScope(Scope, Protocol):
     trigger_kinds: dict[str, TriggerSpec]
     policies: dict[str, Node]
     steps: dict[str, StepSpec]
+
+    def stated(self, path: str, node: Node) -> Field | None:
+        """The declared field that a statement of a trait must fit, if there is one; a trait that is worked out is a mistake
+        at ``node``: nobody can state it."""
+        ...

@@ -11,10 +11,8 @@ from dataclasses import dataclass, field
 from datetime import tzinfo
 from typing import Any
 
-from profiles.edits import BY_HAND
 from profiles.ids import small_id
 from profiles.moments import FOREVER
-from profiles.people import SAID_BY
 from profiles.state import CARTS, CONSENTS, ORDERS, SEEN, SESSION, TRAITS, Instance, Profile
 from profiles.wire import Event
 from rules.predicates import Predicate
@@ -190,12 +188,7 @@ class Rulebook:
     def rank(self, name: str, source: str) -> int:
         """How good a source of that trait is; the greater is the better, of most traits all are alike."""
         known = self.fields.get(name)
-        if known is None or not known.sources:
-            return 0
-        if source.startswith(BY_HAND):
-            return len(known.sources)  # Who corrects something by hand knows as well as the best source.
-        words = source.split(SAID_BY, 1)
-        return max((len(known.sources) - known.sources.index(one) for one in words if one in known.sources), default=0)
+        return known.rank(source) if known is not None else 0
 
     def level(self, segment: CompiledSegment) -> int:
         """Of which data a segment lives: 1 what is said of people, 2 their orders too, 3 what they do (SPEC M42).

@@ -59,10 +59,13 @@ def say_trigger(trigger: CompiledTrigger, language: str) -> str:
     if again == "once":
         sentences.append(t.pick("Once for each customer", "Один раз для каждого клиента"))
     elif isinstance(again, dict):
-        after = t.duration(again.get("after"), than=True)
+        sentences.append(_again(again, t))
+    if (expires := document.get("expires")) is not None:
+        ends, within = ("in", t.value(expires["in"])) if "in" in expires else ("not_in", t.value(expires["not_in"]))
         sentences.append(
             t.pick(
-                f"Again after {after} at the earliest", f"Снова не раньше чем через {t.duration(again.get('after'))}"
+                f"Over once the order is {'' if ends == 'in' else 'no longer '}{within}",
+                f"Кончается, когда заказ {'' if ends == 'in' else 'уже не '}{within}",
             )
         )
     if document.get("migration") in ("restart", "move"):
@@ -83,6 +86,14 @@ def say_trigger(trigger: CompiledTrigger, language: str) -> str:
             else t.pick(f"Only with consent to {channel}", f"Только с согласием: {channel}")
         )
     return " ".join(map(_sentence, sentences))
+
+
+def _again(again: dict[str, Any], t: Tongue) -> str:
+    if "per" in again:
+        units = {"day": "день", "week": "неделю", "month": "месяц", "year": "год"}
+        return t.pick(f"Once a {again['per']}", f"Не чаще раза в {units.get(again['per'], again['per'])}")
+    after = t.duration(again.get("after"), than=True)
+    return t.pick(f"Again after {after} at the earliest", f"Снова не раньше чем через {t.duration(again.get('after'))}")
 
 
 def in_words(said: CompiledSegment | CompiledTrigger) -> dict[str, str]:

@@ -9,8 +9,10 @@ from fractions import Fraction
 from typing import Any, Final, Protocol
 
 from profiles.aggregates import Aggregate
+from profiles.edits import BY_HAND
 from profiles.moments import FOREVER, iso
 from profiles.money import major
+from profiles.people import SAID_BY
 from profiles.state import Profile
 from profiles.wire import Event
 from rules.documents import Node
@@ -97,6 +99,15 @@ class Field:
     take: Callable[[Any], Any]
     sources: tuple[str, ...]
     taken_from: tuple[FieldSource, ...]
+
+    def rank(self, source: str) -> int:
+        """How good a source is: the greater is the better, 0 one that is not named; of a field without any all are alike."""
+        if not self.sources:
+            return 0
+        if source.startswith(BY_HAND):
+            return len(self.sources)  # Who corrects something by hand knows as well as the best source.
+        words = source.split(SAID_BY, 1)
+        return max((len(self.sources) - self.sources.index(one) for one in words if one in self.sources), default=0)
 
 
 class Scope(Protocol):

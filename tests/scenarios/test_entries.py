@@ -216,3 +216,20 @@ def test_a_date_that_comes_once() -> None:
         2027-06-01T00:00  ana  expect emits trial 1
         """
     )
+
+
+def test_once_a_calendar_year_of_the_customers_zone() -> None:
+    check(
+        """
+        trigger card = {on: {event: page_viewed}, re_entry: {per: year}, steps: [{emit: card}]}
+        trigger daily = {on: {event: page_viewed}, re_entry: {per: day}, steps: [{emit: daily}]}
+        start 2026-06-01T10:00
+        0d                ana  identified timezone=Asia/Tokyo
+        1d                ana  page_viewed
+        2d                ana  page_viewed
+        2d                ana  expect emits card 1, suppressed card re_entry, emits daily 2
+        2026-12-31T14:59  ana  page_viewed
+        2026-12-31T15:00  ana  page_viewed          # midnight in Tokyo
+        2026-12-31T15:00  ana  expect emits card 2, suppressed card re_entry 2, emits daily 4
+        """
+    )

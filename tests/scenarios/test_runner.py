@@ -74,7 +74,7 @@ def test_items_belong_to_the_product_before_them() -> None:
         0d  ana  expect in two_mugs, in paid, emits seen/t 1
         """
     )
-    assert done.sent("seen")[0]["profile"] == {"address": "user:ana"}
+    assert done.sent("seen")[0]["profile"]["address"] == "user:ana"
 
 
 def test_a_failed_run_can_be_looked_at() -> None:

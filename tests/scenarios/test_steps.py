@@ -336,3 +336,59 @@ def test_a_coupon_is_issued_with_the_letter_that_names_it_and_not_without() -> N
         9d  ana  expect coupons free 1
         """
     )
+
+
+@pytest.mark.mechanic("M56")
+@pytest.mark.parametrize("expires", ["not_in: [confirmed, paid]", "in: [shipped, delivered, cancelled, returned]"])
+def test_a_journey_does_not_outlive_its_orders_status_however_it_came_to_be(expires: str) -> None:
+    rules = f"trigger add = {{on: {{event: order_status_changed, where: {{to: confirmed}}}}, key: order_id, expires: {{state: order.status, {expires}}}, steps: [{{wait: PT30M}}, {{emit: add}}, {{wait: P1D}}, {{emit: again}}]}}"
+    done = check(
+        f"""
+        {rules}
+        0m   ana  order_completed order_id=1 total=10 status=placed
+        1m   ana  order_status_changed order_id=1 to=confirmed
+        10m  ana  order_updated order_id=1 total=10 status=shipped       # no event that any rule names
+        2d   ana  expect emits add 0, suppressed add expired, alarm none
+        """
+    )
+    assert done.decisions("add")[0]["detail"] == {"state": "order.status", "is": "shipped"}
+    check(
+        f"""
+        {rules}
+        0m   ana  order_completed order_id=1 total=10 status=placed
+        1m   ana  order_status_changed order_id=1 to=confirmed
+        40m  ana  order_status_changed order_id=1 to=paid
+        41m  ana  expect emits add 1
+        20h  ana  order_status_changed order_id=1 to=shipped
+        9d   ana  expect emits add 1, suppressed add expired
+        """
+    )
+
+
+@pytest.mark.mechanic("D7")
+def test_a_letter_that_an_answer_would_have_brought_is_accounted_for_when_none_comes() -> None:
+    done = check(
+        """
+        trigger it = {on: {event: registered}, steps: [{emit: ask}, {wait_for: {event: survey_answered, timeout: P2D, on_timeout: exit}}, {emit: thanks}]}
+        0d  ana  registered
+        0d  eve  registered
+        1d  eve  survey_answered question=nps score=9
+        9d  ana  expect emits it/thanks 0, suppressed it unanswered
+        9d  eve  expect emits it/thanks 1, suppressed it unanswered 0
+        """
+    )
+    assert len({one["decision_id"] for one in done.decisions("it")}) == len(done.decisions("it")) == 4
+
+
+def test_what_a_trigger_states_gives_way_to_better_sources() -> None:
+    check(
+        """
+        trait custom.size = {said: enum, of: [s, m], sources: [shop]}
+        trigger it = {on: {event: page_viewed}, steps: [{set: {custom.size: s}}]}
+        0d  ana  page_viewed
+        0d  ana  expect trait custom.size s
+        1d  ana  identified custom.size=m source=shop
+        2d  ana  page_viewed
+        2d  ana  expect trait custom.size m
+        """
+    )
