@@ -19,6 +19,7 @@ from aiokafka.errors import KafkaError, TopicAlreadyExistsError
 from profiles.errors import Refused
 from profiles.ids import SHARDS
 from profiles.wire import (
+    AUDIENCES,
     COUPONS,
     DEAD_LETTERS,
     DECISIONS,
@@ -103,7 +104,10 @@ def wanted_topics(
     appended = {STAMP: "LogAppendTime"}
     return (
         *(topic(name, input_retention_ms, **appended) for name in INPUT_TOPICS),
-        *(topic(name, output_retention_ms) for name in (SEGMENT_CHANGES, TRAIT_CHANGES, DECISIONS, TASKS, COUPONS)),
+        *(
+            topic(name, output_retention_ms)
+            for name in (SEGMENT_CHANGES, TRAIT_CHANGES, DECISIONS, TASKS, COUPONS, AUDIENCES)
+        ),
         topic(DEAD_LETTERS, DEAD_LETTER_RETENTION_MS),
         topic(ERASURES, FOR_EVER_MS),  # the register: hashes only, for whoever restores an old backup
         *(topic(trigger_topic(name), output_retention_ms) for name in triggers),

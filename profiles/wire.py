@@ -37,6 +37,7 @@ DEAD_LETTERS: Final = "dead_letters"
 ERASURES: Final = "erasures"
 TASKS: Final = "tasks"
 COUPONS: Final = "coupons"
+AUDIENCES: Final = "audiences"
 TRIGGERS_PREFIX: Final = "triggers."
 
 _pack: Callable[[Any], bytes] = msgpack.Packer(autoreset=True).pack  # one for all: making one costs more than packing

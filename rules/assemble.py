@@ -29,6 +29,7 @@ from rules.program import (
     Expiry,
     Fork,
     Jump,
+    Leaving,
     Listener,
     Operation,
     Payload,
@@ -102,6 +103,7 @@ def compile_trigger(name: str, node: Node, scope: TriggerScope, *, enters: bool 
         again=_again(again),
         consent=consent,
         limits=compile_limits(parts, names, scope),
+        leaves=tuple(maker.leaves),
         expires=_expires(node.get("expires"), key),
         migration=migration.choice(MIGRATIONS) if migration is not None else MIGRATIONS[0],
         origins=tuple(maker.origins),
@@ -241,12 +243,16 @@ class _Maker:
         self.origins: list[str] = []
         self.step = ""  # the one being laid
         self.jumps: list[tuple[int, Node]] = []
+        self.leaves: list[Leaving] = []
         self.emits = 0
         self.coupons = 0
 
     def next_step(self) -> str:
         self.emits += 1
         return str(self.emits)
+
+    def listeners(self, node: Node) -> tuple[Listener, ...]:
+        return _listeners(node, self.scope)
 
     def next_coupon(self) -> int:
         self.coupons += 1

@@ -52,6 +52,7 @@ from rules.journeys import AT, RUN, Journeys, kept_of
 from rules.outcome import DUPLICATE, ERASED, FORWARDED, HELD, REFUSED, THROTTLED, Step
 from rules.predicates import value_at
 from rules.program import (
+    AUDIENCE,
     Chance,
     key_of,
 )
@@ -440,8 +441,10 @@ class _Turn(Journeys):
                 self._hear(event, heard, now_ms)
             if dirty & CARTS:
                 self._cancel_empty_carts(now_ms)
-            if dirty & CONSENTS:
-                self._cancel_refused(event.type, now_ms)
+        if dirty & CONSENTS and (p.runs or p.entries):
+            self._cancel_refused(event.type, now_ms)
+        if leaving := rb.leaving_on.get(event.type):
+            self._leave_audiences(event, leaving, now_ms)
         if dirty & rb.timed_by:
             self._set_timers(dirty, now_ms, cause)
         for trigger in rb.entering_on.get(event.type, ()):
@@ -672,6 +675,7 @@ class _Turn(Journeys):
         p.ring.pop(_unmerged(command.other), None)
         other = decode(command.other, command.body)
         other.ring[digest] = now_ms
+        self._join_audiences(other, command.link, now_ms)
         dirty, work = _EVERYTHING, rb.everything
         if p.first_seen_ms:
             dirty = rb.brought_by(other)
@@ -706,6 +710,18 @@ class _Turn(Journeys):
         self._acted(cause, command.other)
         if p.held:
             self._caught_up(now_ms)  # What the other held: nothing of this profile may be left to wait for.
+
+    def _join_audiences(self, other: Profile, link: tuple[int, str], now_ms: int) -> None:
+        """On whichever audience the other is, he is under this address from now on."""
+        mine = self._on_audiences()
+        for name in other.entries:
+            if not name.startswith(AUDIENCE):
+                continue
+            dest, _, audience = name[len(AUDIENCE) :].partition("/")
+            by = ("absorb", f"{link[0]}:{link[1]}")
+            self.out.records.append(records.audience(other, dest, audience, "remove", by, now_ms))
+            if (dest, audience) not in mine:
+                self.out.records.append(records.audience(other, dest, audience, "add", by, now_ms, self.p.address))
 
     def _empty(self) -> None:
         """Begin with nothing at this address; what was erased stays erased."""
@@ -811,6 +827,8 @@ class _Turn(Journeys):
                 self._decide(
                     run.trigger, pending.step, run.opened_by, run.occasion, "cancelled", {"by": "erase"}, now_ms
                 )
+        for dest, name in self._on_audiences():
+            self._move(dest, name, False, cause, now_ms)
         self._leave_segments(now_ms, cause)
         self.out.erased = {
             "command": command.link[1],

@@ -17,6 +17,8 @@ from rules.spec import Field, Judged, Reads, Scope
 from rules.verdict import Judge
 from rules.words import Tongue, Words
 
+AUDIENCE: Final = "audience:"
+
 
 @dataclass(frozen=True, slots=True)
 class Chance:
@@ -166,8 +168,45 @@ class Task:
     due: Duration | None
 
 
-Moment = Emit | Task
-Operation = Wait | WaitFor | Emit | Branch | Jump | Fork | Until | Act | Task
+@dataclass(frozen=True, slots=True)
+class Audience:
+    """Put the customer on a list kept elsewhere, or take him off: a moment, too."""
+
+    step: str
+    dest: str
+    name: str
+    adds: bool
+
+    @property
+    def template(self) -> str:
+        """Which list, as ``Profile.entries`` and people know it."""
+        return on_audience(self.dest, self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Erase:
+    """Forget the customer: a moment, too."""
+
+    step: str
+    template: str = "erase"
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """What takes somebody off an audience again."""
+
+    dest: str
+    name: str
+    listener: Listener
+
+
+def on_audience(dest: str, name: str) -> str:
+    """Under which key ``Profile.entries`` holds since when somebody is on an audience."""
+    return f"{AUDIENCE}{dest}/{name}"
+
+
+Moment = Emit | Task | Audience | Erase
+Operation = Wait | WaitFor | Emit | Branch | Jump | Fork | Until | Act | Task | Audience | Erase
 
 
 def follow(program: Sequence[Operation], at: int) -> tuple[int, ...]:
@@ -226,6 +265,7 @@ class CompiledTrigger:
         max_age_ms: a moment decided later than this after it was due is ``expired`` (R17).
         pace_ms: over how long moments that are decided late are spread (R17).
         keeps: properties of the event heard last that its branches ask for.
+        leaves: what takes somebody off the audiences that its steps put him on.
         limits: what holds its moments back beside consent.
         expires: what it cannot outlive.
         migration: what becomes of journeys under way when another version comes into force (``rules/versions.py``).
@@ -251,6 +291,7 @@ class CompiledTrigger:
     keeps: tuple[str, ...] = ()
     limits: Limits = NO_LIMITS
     skips_late: bool = False
+    leaves: tuple[Leaving, ...] = ()
     expires: Expiry | None = None
     migration: str = "drain"
     origins: tuple[str, ...] = ()
@@ -268,7 +309,7 @@ class CompiledTrigger:
     def next_emit(self, at: int) -> Moment | None:
         """The next moment that a journey at this place would come to, taking no branch for granted."""
         for operation in self.program[at:]:
-            if isinstance(operation, Emit | Task):
+            if isinstance(operation, Moment):
                 return operation
         return None
 
@@ -298,6 +339,7 @@ class Maker(Protocol):
 
     Attributes:
         program: the operations so far; a step appends its own.
+        leaves: what takes somebody off an audience; a step appends its own.
         jumps: (place in the program, the node that names it) of labels that are still to come.
     """
 
@@ -305,6 +347,7 @@ class Maker(Protocol):
     key: str
     program: list[Operation]
     jumps: list[tuple[int, Node]]
+    leaves: list[Leaving]
 
     @property
     def scope(self) -> TriggerScope:
@@ -317,6 +360,10 @@ class Maker(Protocol):
 
     def next_step(self) -> str:
         """The number of the next moment."""
+        ...
+
+    def listeners(self, node: Node) -> tuple[Listener, ...]:
+        """What ``{event: …, where: …}`` listens to."""
         ...
 
     def next_coupon(self) -> int:

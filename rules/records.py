@@ -3,6 +3,7 @@ same bytes whenever and wherever it is decided (RELIABILITY R13)."""
 
 from __future__ import annotations
 
+import hashlib
 from datetime import tzinfo
 from typing import Any, Final
 
@@ -10,10 +11,20 @@ import orjson
 
 from profiles import people
 from profiles.greeting import greeting
-from profiles.ids import digest64, trigger_id
+from profiles.ids import digest64, normal, trigger_id
 from profiles.moments import MINUTE_MS, iso
 from profiles.state import Instance, Profile
-from profiles.wire import COUPONS, DECISIONS, SEGMENT_CHANGES, TASKS, TRAIT_CHANGES, Record, coupon_code, trigger_topic
+from profiles.wire import (
+    AUDIENCES,
+    COUPONS,
+    DECISIONS,
+    SEGMENT_CHANGES,
+    TASKS,
+    TRAIT_CHANGES,
+    Record,
+    coupon_code,
+    trigger_topic,
+)
 from rules.program import CompiledTrigger, Emit, Task, filled
 from rules.rulebook import Rulebook
 
@@ -134,11 +145,47 @@ def coupon(profile: Profile, run: Instance, now_ms: int) -> Record:
         "code": coupon_code(given["stem"]),
         "offer": given["offer"],
         "trigger": run.trigger,
-        "address": profile.address,
+        "address": given.get("to", profile.address),
         "at": iso(now_ms),
         "valid_until": given["valid_until"],
     }
-    return Record(COUPONS, profile.address, orjson.dumps(value))
+    return Record(COUPONS, value["address"], orjson.dumps(value))
+
+
+def audience(
+    profile: Profile, dest: str, name: str, change: str, by: tuple[str, str], now_ms: int, address: str = ""
+) -> Record:
+    """Somebody is put on a list kept elsewhere (``change``: add), or taken off (remove).
+
+    Args:
+        by: what did it and what tells this time from others: (trigger, occasion), (event type, message id).
+        address: whom it is about, if by another name.
+    """
+    about = address or profile.address
+    value = {
+        "change_id": trigger_id(f"audience:{dest}/{name}", change, about, f"{by[0]}:{by[1]}"),
+        "dest": dest,
+        "audience": name,
+        "change": change,
+        "address": about,
+        "at": iso(now_ms),
+        "by": by[0],
+        "email_sha256": _hashed(profile, "email"),
+        "phone_sha256": _hashed(profile, "phone"),
+    }
+    return Record(AUDIENCES, about, orjson.dumps(value))
+
+
+def _hashed(profile: Profile, kind: str) -> str | None:
+    """What advertisers know a person by: the SHA-256 of an e-mail in lower case, of a phone's digits with its country's code."""
+    said = profile.traits.get(kind)
+    if said is None or not isinstance(said.value, str):
+        return None
+    try:
+        text = normal(kind, said.value)
+    except ValueError:
+        return None
+    return hashlib.sha256(text.removeprefix("+").encode()).hexdigest()
 
 
 def held_back_ms(name: str, late_ms: int, pace_ms: int, max_age_ms: int) -> int:

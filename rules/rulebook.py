@@ -16,8 +16,8 @@ from profiles.moments import FOREVER
 from profiles.state import CARTS, CONSENTS, ORDERS, SEEN, SESSION, TRAITS, Instance, Profile
 from profiles.wire import Event
 from rules.predicates import Predicate
-from rules.program import CompiledTrigger, Entry
 from rules.spec import GOAL_REACHED, Field, FieldSource, Judged, PublishedTrait, Reader, Reads, once
+from rules.program import Audience, CompiledTrigger, Entry, Leaving
 from rules.verdict import Judge
 
 
@@ -106,6 +106,9 @@ class Rulebook:
     fields_on: dict[str, tuple[tuple[Field, FieldSource], ...]] = field(init=False)
     entering_at: dict[tuple[int, bool], tuple[CompiledTrigger, ...]] = field(init=False)
     timed: tuple[tuple[CompiledTrigger, int], ...] = field(init=False)
+    leaving_on: dict[str, tuple[Leaving, ...]] = field(init=False)
+    audiences: dict[str, tuple[CompiledTrigger, ...]] = field(init=False)
+    """Audience -> the triggers that put people on it."""
     hears_session_start: bool = field(init=False)
     everything: int = field(init=False)
     merges: dict[int, tuple[Callable[[Any, Any, int], Any], int]] = field(init=False)
@@ -137,6 +140,13 @@ class Rulebook:
             for name in one.hears():
                 hearing.setdefault(name, set()).add(one.name)
         self.hearing = {name: frozenset(names) for name, names in hearing.items()}
+        versions = (*triggers, *self.earlier.values())
+        self.leaving_on = _grouped(
+            (name, gone) for one in versions for gone in one.leaves for name in gone.listener.types
+        )
+        self.audiences = _grouped(
+            (step.template, one) for one in versions for step in one.program if isinstance(step, Audience) and step.adds
+        )
         self.hears_session_start = any(
             "session_started" in index for index in (self.entering_on, self.hearing, self.aggregates_on)
         )

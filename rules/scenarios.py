@@ -31,6 +31,7 @@ Or WHAT is ``expect`` and, parted by commas, what must be so at that instant, wi
     emits TRIGGER[/TEMPLATE] N            trigger records so far
     tasks TRIGGER N                       tasks so far
     coupons TRIGGER N                     coupons issued so far
+    audience DEST/NAME in | out           by what was told on `audiences` last
     suppressed TRIGGER REASON [N]         decisions so far, 1 unless said
     trait PATH VALUE | trait PATH none    a list as a|b
     outcome WORD                          of this customer's last input: applied, duplicate, held, forwarded
@@ -60,8 +61,10 @@ from profiles.state import Profile
 from profiles.taxonomy import EVENT_TYPES, canonical, resolve
 from profiles.undo import Undo, pack_undo, read_undo
 from profiles.wire import (
+    AUDIENCES,
     COUPONS,
     DECISIONS,
+    PROFILE_COMMANDS,
     SEGMENT_CHANGES,
     TASKS,
     TRAIT_CHANGES,
@@ -208,6 +211,11 @@ class World:
             self.profiles[address] = codec.decode(address, blob)
             assert codec.encode(self.profiles[address]) == blob, "a profile loaded is the profile stored"
             for record in done.records:
+                if record.topic == PROFILE_COMMANDS:
+                    asked = decode_command(record.value)
+                    asked.seen_ms = self.now_ms
+                    told.append((asked.address, asked))
+                    continue
                 self.published.append(Published(self.now_ms, record, orjson.loads(record.value)))
             self.decided.extend((address, trigger, word) for trigger, word in done.decisions)
             for command_id, receipt in done.receipts:
@@ -513,6 +521,8 @@ class _Script:
             return self._counted(done, TASKS, args)
         if what == "coupons":
             return self._counted(done, COUPONS, args)
+        if what == "audience":
+            return self._audience(done, address, args)
         if what == "suppressed":
             return self._suppressed(done, address, args)
         if what == "trait":
@@ -541,6 +551,19 @@ class _Script:
     def _counted(self, done: Run, topic: str, args: list[str]) -> str | None:
         found = sum(one.record.topic == topic and one.value["trigger"] == args[0] for one in done.world.published)
         return None if found == int(self._one(topic, args[1:])) else f"{found}"
+
+    def _audience(self, done: Run, address: str, args: list[str]) -> str | None:
+        if len(args) != 2 or args[1] not in ("in", "out"):
+            raise self._bad(f"audience DEST/NAME in or out wanted, got {' '.join(args)!r}")
+        changes = [
+            one.value["change"]
+            for one in done.world.published
+            if one.record.topic == AUDIENCES
+            and one.value["address"] == address
+            and f"{one.value['dest']}/{one.value['audience']}" == args[0]
+        ]
+        found = "in" if changes and changes[-1] == "add" else "out"
+        return None if found == args[1] else f"{found} ({', '.join(changes)})"
 
     def _suppressed(self, done: Run, address: str, args: list[str]) -> str | None:
         if len(args) not in (2, 3):

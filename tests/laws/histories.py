@@ -506,6 +506,18 @@ def consents() -> st.SearchStrategy[dict[str, Any]]:
     )
 
 
+@lru_cache
+def dates() -> st.SearchStrategy[dict[str, Any]]:
+    """Dates of a rule's own."""
+    first = st.sampled_from(["2025-12-20", "2026-01-03T12:00", "2026-01-31", "2026-03-29T02:30"])
+    last = st.sampled_from(["2026-04-01", "2026-12-31T23:59"])
+    return st.one_of(
+        st.builds(lambda begins: {"time": {"from": begins}}, first),
+        st.builds(lambda begins, ends: {"time": {"from": begins, "until": ends}}, first, last),
+        st.builds(lambda ends: {"time": {"until": ends}}, first),
+    )
+
+
 GOALS: Final[dict[str, Any]] = {
     "subscribe": {"event": "consent_changed", "where": {"topic": ["*", "sale"], "state": "granted"}},
     "look": {"event": ["product_viewed", "page_viewed"]},
@@ -541,6 +553,7 @@ def rules(*, carts: bool = False) -> st.SearchStrategy[dict[str, Any]]:
         did_orders(),
         traits(),
         consents(),
+        dates(),
         goals(),
         entities(),
         *([orderly(), orderly()] if carts else []),

@@ -206,6 +206,10 @@ class Naive:
             return self._trait(rule, now_ms)
         if "session" in rule:
             return self._session(rule["session"], now_ms)
+        if "time" in rule:
+            begins, ends = (rule["time"].get(key) for key in ("from", "until"))
+            since = begins is None or now_ms >= self._at_the_shops(begins)
+            return since and (ends is None or now_ms < self._at_the_shops(ends))
         if "consent" in rule:
             wanted = rule["consent"]
             state = self.consent(wanted["channel"], wanted.get("topic", "*")) or "unknown"
@@ -233,6 +237,10 @@ class Naive:
     def _where(self) -> str:
         """The customer's zone."""
         return self._newest("timezone") or self.zone
+
+    def _at_the_shops(self, wall: str) -> int:
+        at = datetime.fromisoformat(wall).replace(tzinfo=ZoneInfo(self.zone))
+        return (at.astimezone(UTC) - EPOCH) // timedelta(milliseconds=1)
 
     def _midnight(self, day: str) -> int:
         wall = datetime.fromisoformat(day).replace(tzinfo=ZoneInfo(self._where()))
