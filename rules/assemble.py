@@ -427,6 +427,10 @@ class _Maker:
                 ][:count]
 
             return shown
+        if node.is_map() and (ahead := node.get("in")) is not None:
+            node.known(("in",))
+            length, zone = ahead.duration(), self.scope.zone
+            return lambda profile, run, now_ms: iso(length.after(now_ms, zone))
         if node.is_map() and (named := node.get("any_item")) is not None:
             node.known(("any_item", "where"))
             matches, _ = matching(named.text(), node.get("where"), self.scope)

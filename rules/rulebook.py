@@ -16,8 +16,8 @@ from profiles.moments import FOREVER
 from profiles.state import CARTS, CONSENTS, ORDERS, SEEN, SESSION, TRAITS, Instance, Profile
 from profiles.wire import Event
 from rules.predicates import Predicate
-from rules.spec import GOAL_REACHED, Field, FieldSource, Judged, PublishedTrait, Reader, Reads, once
 from rules.program import Audience, CompiledTrigger, Entry, Leaving
+from rules.spec import GOAL_REACHED, Field, FieldSource, Judged, PublishedTrait, Reader, Reads, once
 from rules.verdict import Judge
 
 

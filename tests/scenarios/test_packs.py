@@ -13,7 +13,9 @@ from rules.scenarios import check
 from stream.rulebook import PACKS, read_rule_files
 
 SCENARIOS: Final = [
-    pytest.param(path, id=f"{path.parts[-3]}-{path.stem}") for path in sorted(PACKS.glob("*/scenarios/*.txt"))
+    pytest.param(path, id=f"{path.parts[-3]}-{path.stem}")
+    for path in sorted(PACKS.glob("*/scenarios/*.txt"))
+    if path.parts[-3] != "journeys"  # each of which has a test of its own
 ]
 CRITERIA: Final = PACKS / "criteria"
 ONLY_NAMED: Final = ("interest_of.suits", "interest_of.jewellery", "ltv_tier.from_middle", "ltv_tier.from_high")
@@ -24,6 +26,57 @@ ONLY_NAMED: Final = ("interest_of.suits", "interest_of.jewellery", "ltv_tier.fro
 @pytest.mark.parametrize("path", SCENARIOS)
 def test_a_packs_scenario_holds(path: Path) -> None:
     check(path.read_text("utf-8"), read_rule_files(path.parents[1]), str(path))
+
+
+def journeys(name: str) -> None:
+    path = PACKS / "journeys" / "scenarios" / f"{name}.txt"
+    check(path.read_text("utf-8"), read_rule_files(PACKS / "journeys"), str(path))
+
+
+@pytest.mark.mechanic("M46", "M47", "M49", "M50", "M90")
+def test_the_pack_of_journeys_shows_a_cart_that_was_left_a_look_and_goods_that_were_kept() -> None:
+    journeys("carts")
+
+
+@pytest.mark.mechanic("M44", "M55", "M57", "M58", "M59", "M63", "M69", "M70")
+def test_the_pack_of_journeys_shows_the_way_from_subscribing_to_the_fourth_order() -> None:
+    journeys("first_steps")
+
+
+@pytest.mark.mechanic("M56")
+def test_the_pack_of_journeys_shows_what_is_offered_between_agreeing_and_shipping() -> None:
+    journeys("before_shipping")
+
+
+@pytest.mark.mechanic("M53", "M54", "M65")
+def test_the_pack_of_journeys_shows_a_customer_who_goes_silent() -> None:
+    journeys("silence")
+
+
+@pytest.mark.mechanic("M66")
+def test_the_pack_of_journeys_shows_the_last_letters_and_what_their_survey_brings() -> None:
+    journeys("last_letters")
+
+
+@pytest.mark.mechanic("M68", "M72")
+def test_the_pack_of_journeys_shows_friends_and_birthdays() -> None:
+    journeys("friends_and_dates")
+
+
+@pytest.mark.mechanic("M16", "M25", "M52", "M60", "M64", "M71", "M73", "M89")
+def test_the_pack_of_journeys_shows_loyal_customers_and_a_sale_on_a_date() -> None:
+    journeys("loyal")
+
+
+def test_each_scenario_of_the_journeys_has_a_test() -> None:
+    shown = set(re.findall(r'    journeys\("(\w+)"\)', Path(__file__).read_text("utf-8")))
+    assert shown == {path.stem for path in PACKS.glob("journeys/scenarios/*.txt")}
+
+
+def test_every_journey_of_the_pack_is_shown_at_work() -> None:
+    text = "\n".join(path.read_text("utf-8") for path in sorted(PACKS.glob("journeys/scenarios/*.txt")))
+    shown = set(re.findall(r"\b(?:emits|tasks|coupons) ([a-z_0-9]+)(?:/\w+)? [1-9]", text))
+    assert set(compile_rules(read_rule_files(PACKS / "journeys")).triggers) - shown == set()
 
 
 @pytest.mark.mechanic("M9")
