@@ -110,39 +110,50 @@ class Duration:
 
 
 class Period:
-    """A stretch of the calendar: day, week (from Monday), month, quarter or year. As a window it holds what happened in
-    the one under way."""
+    """A stretch of the calendar: day, week, month, quarter or year.
 
-    __slots__ = ("unit",)
+    Attributes:
+        week_from: the day on which weeks begin, 0 for Monday to 6 for Sunday.
+    """
 
-    def __init__(self, unit: str) -> None:
+    __slots__ = ("unit", "week_from")
+
+    def __init__(self, unit: str, week_from: int = 0) -> None:
         self.unit = unit
+        self.week_from = week_from if unit == "week" else 0
 
     def __str__(self) -> str:
-        return "today" if self.unit == "day" else f"this {self.unit}"
+        return self.unit + (f" from {WEEKDAYS[self.week_from]}" if self.week_from else "")
+
+    def start(self, at_ms: int, zone: tzinfo) -> int:
+        """The first instant of the period that holds ``at_ms``, in ``zone``."""
+        return _period(day_number(at_ms, zone), self.unit, self.week_from, zone)[0]
 
     def after(self, at_ms: int, zone: tzinfo) -> int:
         """The first instant of the period after the one that holds ``at_ms``, in ``zone``."""
-        return _next_period(day_number(at_ms, zone), self.unit, zone)
-
-    def about_ms(self) -> int:
-        """The longest that it can be; a day has up to 25 hours."""
-        days = {"day": 1, "week": 7, "month": 31, "quarter": 92, "year": 366}
-        return days[self.unit] * DAY_MS + HOUR_MS
+        return _period(day_number(at_ms, zone), self.unit, self.week_from, zone)[1]
 
 
-PERIODS: Final = {"today": "day", **{f"this_{unit}": unit for unit in ("week", "month", "quarter", "year")}}
+WEEKDAYS: Final = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+PERIODS: Final = ("day", "week", "month", "quarter", "year")
 
 
 @lru_cache(maxsize=4_096)
-def _next_period(day: int, unit: str, zone: tzinfo) -> int:
+def _period(day: int, unit: str, week_from: int, zone: tzinfo) -> tuple[int, int]:
+    """The first instants of the period that holds a day, and of the next."""
     if unit == "day":
-        return day_start(day + 1, zone)
+        return day_start(day, zone), day_start(day + 1, zone)
     if unit == "week":
-        return day_start(day + 7 - (day + 3) % 7, zone)  # 1970 began on a Thursday.
+        first = day - (day + 3 - week_from) % 7  # 1970 began on a Thursday.
+        return day_start(first, zone), day_start(first + 7, zone)
     date = datetime.fromordinal(day + _DAY_0)
     months = {"month": 1, "quarter": 3, "year": 12}[unit]
-    year, month0 = divmod((date.year * 12 + date.month - 1) // months * months + months, 12)
+    first = (date.year * 12 + date.month - 1) // months * months
+    return _month_start(first, zone), _month_start(first + months, zone)
+
+
+def _month_start(month: int, zone: tzinfo) -> int:
+    year, month0 = divmod(month, 12)
     return day_start(datetime(year, month0 + 1, 1).toordinal() - _DAY_0, zone)  # noqa: DTZ001  # a wall date
 
 

@@ -21,7 +21,7 @@ from profiles import greeting
 from profiles.aggregates import Aggregate
 from profiles.errors import BadDocument, BadInput, Mistake
 from profiles.ids import small_id
-from profiles.moments import Duration, zone_named
+from profiles.moments import WEEKDAYS, Duration, zone_named
 from profiles.spec import discover
 from profiles.state import PARTS, TRAITS
 from profiles.taxonomy import EVENT_TYPES, resolve
@@ -79,6 +79,7 @@ class _Compiler:
         self.zone_name = zone or "UTC"
         self.currency = currency or "USD"
         self.locale = "en"
+        self.week_from = 0
         self.session_gap = Duration(ms=30 * 60_000)
         self.cart_idle = Duration(ms=2 * 3_600_000)
         self.hash = hashlib.blake2b(digest_size=8)
@@ -203,7 +204,7 @@ class _Compiler:
             document.wrong(f"at most {TRIGGERS_MAX} triggers wanted, got {len(self.trigger_nodes)}")
 
     def _defaults(self, node: Node, zone: str, currency: str) -> None:
-        node.known(("zone", "currency", "locale", "session_gap", "cart_idle"))
+        node.known(("zone", "currency", "locale", "week_start", "session_gap", "cart_idle"))
         zone_node, currency_node, locale = node.get("zone"), node.get("currency"), node.get("locale")
         if zone_node is not None and not zone:
             self.zone_name = zone_node.text()
@@ -216,6 +217,9 @@ class _Compiler:
             self.currency = currency_node.text()
         if locale is not None:
             self.locale = locale.choice(tuple(greeting.TEXTS))
+        week_start = node.get("week_start")
+        if week_start is not None:
+            self.week_from = WEEKDAYS.index(week_start.choice(WEEKDAYS))
         gap, idle = node.get("session_gap"), node.get("cart_idle")
         if gap is not None:
             self.session_gap = gap.duration()

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 
 from profiles.aggregates import KEPT_MAX
 from profiles.codec import encode
-from profiles.moments import FOREVER, HOUR_MS, PERIODS, parse_instant
+from profiles.moments import FOREVER, HOUR_MS, parse_instant
 from profiles.state import CARTS, CONSENTS, ORDERS, SEEN, SESSION, TRAITS, Profile
 from profiles.taxonomy import EVENT_TYPES
 from profiles.wire import Event
@@ -23,6 +23,7 @@ from rules.engine import step
 from rules.program import Until, Wait, WaitFor
 from rules.rulebook import KeptAggregate, Rulebook
 from rules.spec import Reads
+from rules.windows import CALENDAR
 
 FIRST: Final = "the first event"
 _START_MS: Final = parse_instant("2026-01-01")
@@ -186,4 +187,4 @@ def _is_timed(rule: Any, timed: frozenset[str]) -> bool:
         return ages or rule.get("trait") in timed or any(_is_timed(one, timed) for one in rule.values())
     if isinstance(rule, list):
         return any(_is_timed(one, timed) for one in rule)
-    return isinstance(rule, str) and (rule in PERIODS or _DURATION.fullmatch(rule) is not None)
+    return isinstance(rule, str) and (rule in CALENDAR or _DURATION.fullmatch(rule) is not None)

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from profiles.greeting import TEXTS
+from profiles.moments import WEEKDAYS
 from rules.assemble import BASIC_STEPS, KEYS
 from rules.compile import OPERATORS, STEPS, TRIGGER_KINDS
 from rules.traits import KINDS, PUBLISH
@@ -40,6 +41,7 @@ def rule_files() -> Schema:
                         "zone": _TEXT,
                         "currency": _TEXT,
                         "locale": {"enum": list(TEXTS)},
+                        "week_start": {"enum": list(WEEKDAYS)},
                         "session_gap": _DURATION,
                         "cart_idle": _DURATION,
                     }

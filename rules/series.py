@@ -1,7 +1,7 @@
 """What ``did`` and the declared traits measure: orders from the book, other events by kept statistics.
 
-Window at instant t is (t - D, t]: what happened at e is in it during [e, e + D). Orders are all known (up to 200), so
-anything can be asked of them exactly. Other events are kept only as far as the rule needs (DESIGN §2).
+Orders are all known (up to 200), so anything can be asked of them exactly. Other events are kept only as far as the rule
+needs (DESIGN §2); what is kept depends on the window (``rules/windows.py``).
 """
 
 from __future__ import annotations
@@ -14,28 +14,27 @@ from fractions import Fraction
 from typing import Any, Final, NamedTuple, TypeVar
 
 from profiles import orders
-from profiles.aggregates import KEPT_MAX, Aggregate, buckets, counter, edge, latest, occurrences, totals
-from profiles.moments import DAY_MS, FOREVER, PERIODS, Duration, Period, day_number, iso
+from profiles.aggregates import edge
+from profiles.moments import DAY_MS, FOREVER, day_number, iso
 from profiles.money import exponent
-from profiles.state import COUNTING, ORDERS, STATUSES, Line, Profile
+from profiles.people import zone_of
+from profiles.state import COUNTING, ORDERS, STATUSES, TRAITS, Line, Profile
 from profiles.wire import Event
 from rules.compare import Test, numeric, words
 from rules.documents import Node, did_you_mean
 from rules.predicates import Predicate, conditions, value_at
 from rules.spec import Reader, Reads, Scope, once, shown
-from rules.verdict import NO, YES, Answer, Judge, always
+from rules.verdict import Answer, Judge, always
+from rules.windows import Last, Place, Window, window_of
 
 MEASURES: Final = ("times", "distinct_days", "distinct", "sum", "avg", "median", "min", "max", "first", "last")
 SOURCE_KEYS: Final = ("where", "item", "window", "status_in", "per", "resolution")
-_OF_NUMBERS: Final = ("sum", "avg", "median", "min", "max")
+OF_NUMBERS: Final = ("sum", "avg", "median", "min", "max")
 TOLD_MAX: Final = 20
 """Of the events that made a measure so, ``explain`` tells the newest."""
-_MONEY: Final = ("total", "amount", "revenue", "value", "shipping", "tax", "discount", "margin")
+MONEY: Final = ("total", "amount", "revenue", "value", "shipping", "tax", "discount", "margin")
 
 ORDER_READS: Final[Reads] = frozenset({("part", ORDERS)})
-
-Window = Duration | Period
-"""How lately: within that long, or in the calendar's period under way."""
 
 Entries = Callable[[Profile], list[tuple[int, Any]]]
 """Profile -> (time, value), ascending by time."""
@@ -95,7 +94,30 @@ def source_of(named: Node, node: Node, scope: Scope) -> Source:
             grid_node.wrong(f"resolution: hours, minutes or seconds wanted (like PT1H), got {grid}")
             resolution_ms = 3_600_000
     key = "|".join((",".join(types) or "order", where_key, item_key))
-    return Source(types, where, item, window_of(node.get("window")), status_in, per_item, resolution_ms, key)
+    window = window_of(node.get("window"), scope, lambda of: _last(of, scope))
+    return Source(types, where, item, window, status_in, per_item, resolution_ms, key)
+
+
+def _last(node: Node, scope: Scope) -> Last:
+    """``since_last: order_completed``, ``since_last: {did: product_added, item: [{category: tools}]}``."""
+    if not node.is_map():
+        node = node.made({"did": node})
+    node.known(("did", "where", "item", "status_in"), required=("did",))
+    did = node.get("did")
+    if did is None:
+        return Last(lambda profile: None, frozenset(), "?")
+    source = source_of(did, node, scope)
+    if source.is_order:
+        entries = order_entries(source, "", scope.currency)
+        return Last(lambda profile: max((at_ms for at_ms, _ in entries(profile)), default=None), ORDER_READS, "order")
+    values = extractor(source, "", scope.zone, scope.currency)
+    agg = scope.aggregate(edge.SPEC, source.types, f"{source.key}||last", values, 1)
+
+    def at(profile: Profile) -> int | None:
+        state = profile.aggs.get(agg)
+        return state[0] if state else None
+
+    return Last(at, agg_reads(agg), " or ".join(source.types))
 
 
 def _only(node: Node | None, known: tuple[str, ...], whose: str) -> None:
@@ -103,21 +125,6 @@ def _only(node: Node | None, known: tuple[str, ...], whose: str) -> None:
         for name, wanted in one.items():
             if name not in known:
                 wanted.wrong(f"of {whose} {', '.join(known)} are known, not {name!r}{did_you_mean(name, known)}")
-
-
-def window_of(node: Node | None) -> Window | None:
-    """Read ``window: {within: P30D}`` or ``window: {calendar: this_month}``."""
-    if node is None:
-        return None
-    node.known(("within", "calendar"))
-    within, calendar = node.get("within"), node.get("calendar")
-    if within is not None and calendar is not None:
-        node.wrong("one of within and calendar wanted, got both")
-    if calendar is not None:
-        return Period(PERIODS[calendar.choice(PERIODS)])
-    if within is None and node.is_map():
-        node.wrong("'within' is missing")
-    return within.duration() if within is not None else None
 
 
 # --- orders ------------------------------------------------------------------------------------------------------
@@ -132,7 +139,7 @@ def order_field(name: str, field: str, node: Node) -> str:
     """The field of orders that a measure asks for; one that it cannot be asked of is a mistake at ``node``."""
     fits = (
         _ORDER_NUMBERS
-        if name in _OF_NUMBERS
+        if name in OF_NUMBERS
         else _ORDER_WORDS
         if name == "distinct"
         else ("", *_ORDER_NUMBERS, *_ORDER_WORDS)
@@ -176,46 +183,24 @@ def _of_line(line: Any, field: str) -> Any:
     return line.amount_minor if field in ("", "total", "amount", "revenue") else getattr(line, field, None)
 
 
-Leaves = Callable[[int], int]
-"""When what happened at an instant leaves the window."""
-
-
-def leaves_of(window: Window, zone: tzinfo) -> Leaves:
-    """When what happened at an instant leaves the window: exactly that long after, by the calendar of the zone;
-    of a calendar's period, when the next begins."""
-    if isinstance(window, Duration) and _keeps_order(window, zone):
-        length_ms = window.days * DAY_MS + window.ms
-        return lambda at_ms: at_ms + length_ms
-    after = window.after
-    return lambda at_ms: after(at_ms, zone)
-
-
-def _keeps_order(window: Window, zone: tzinfo) -> bool:
-    """Whether what happened first leaves first. A month after 29 January noon and after 31 January morning is 28
-    February, noon and morning; days on which clocks change do the same to hours."""
-    return isinstance(window, Period) or window.is_fixed() or (zone is UTC and not window.months)
-
-
 def over_entries(
-    entries: Entries, measure: Callable[[list[Any]], Any], test: Test, leaves: Leaves | None, in_order: bool = False
+    entries: Entries, measure: Callable[[list[Any]], Any], test: Test, window: Window | None, in_order: bool = False
 ) -> Judge:
-    """Judge a measure of the entries in a window; the verdict ends when an entry's leaving changes the answer.
+    """Judge a measure of the entries in a window; the verdict ends when an entry's coming or leaving changes the answer.
 
     Args:
-        leaves: when an entry leaves the window; ``None`` without a window.
         in_order: entries leave in the order in which they stand.
     """
-    if leaves is None:
-
-        def judge_all(profile: Profile, now_ms: int) -> Answer:
-            value = measure([value for _, value in entries(profile)])
-            return always(value is not None and test(value))
-
-        return judge_all
 
     def told(values: list[Any]) -> bool:
         value = measure(values)
         return value is not None and test(value)
+
+    if window is None:
+        return lambda profile, now_ms: always(told([value for _, value in entries(profile)]))
+    leaves = window.leaves
+    if leaves is None:
+        return _over_placed(entries, told, window)
 
     def judge(profile: Profile, now_ms: int) -> Answer:
         inside = [(leaves(at_ms), value) for at_ms, value in entries(profile)]
@@ -237,6 +222,33 @@ def over_entries(
         return always(holds)
 
     return judge
+
+
+def _over_placed(entries: Entries, told: Callable[[list[Any]], bool], window: Window) -> Judge:
+    """The same where entries come into the window after they happened, or not at all."""
+    places = window.places
+
+    def judge(profile: Profile, now_ms: int) -> Answer:
+        placed = _placed(entries(profile), places(profile), now_ms)
+        holds = told([value for enters_ms, _, value in placed if enters_ms <= now_ms])
+        for turn_ms in _turns(placed, now_ms):
+            if told([value for enters_ms, leaves_ms, value in placed if enters_ms <= turn_ms < leaves_ms]) != holds:
+                return holds, turn_ms
+        return always(holds)
+
+    return judge
+
+
+def _placed(entries: list[tuple[int, Any]], place: Place, now_ms: int) -> list[tuple[int, int, Any]]:
+    """The entries that are in the window, or will come into it."""
+    placed = [(*place(at_ms), value) for at_ms, value in entries]
+    return [one for one in placed if one[0] < one[1] and one[1] > now_ms]
+
+
+def _turns(placed: list[tuple[int, int, Any]], now_ms: int) -> list[int]:
+    """The instants from now on at which an entry comes or leaves, ascending."""
+    turns = {turn_ms for enters_ms, leaves_ms, _ in placed for turn_ms in (enters_ms, leaves_ms)}
+    return sorted(turn_ms for turn_ms in turns if now_ms < turn_ms < FOREVER)
 
 
 Looked = TypeVar("Looked")
@@ -264,57 +276,23 @@ def by_book(look: Callable[[Profile, int], tuple[Looked, int]]) -> Callable[[Pro
     return look_once
 
 
-def of_book(read: Callable[[Profile, int], tuple[Any, int]], kind: str) -> Reader:
-    """The reader of a trait that stands on the order book alone."""
+def of_book(read: Callable[[Profile, int], tuple[Any, int]], kind: str, window: Window | None = None) -> Reader:
+    """The reader of a trait that stands on the order book alone, and on what its window looks at."""
+    if window is not None and window.reads:
+        return Reader(read, kind, ORDER_READS | window.reads)
     return Reader(by_book(read), kind, ORDER_READS)
 
 
-def at_least(agg: int, least: int, leaves: Leaves) -> Judge:
-    """Say whether an event happened at least that often in the window: the commonest question, answered by one time.
-
-    It ends when the ``least``-th newest occurrence leaves the window.
-    """
-
-    def judge(profile: Profile, now_ms: int) -> Answer:
-        times = profile.aggs.get(agg)
-        if times is None or len(times) < least:
-            return NO
-        leaves_ms = leaves(times[-least])
-        return (True, leaves_ms) if leaves_ms > now_ms else NO
-
-    return judge
-
-
-def at_least_different(agg: int, least: int, leaves: Leaves | None) -> Judge:
-    """Say whether at least that many different values were seen in the window.
-
-    It ends when the ``least``-th newest of them leaves.
-    """
-
-    def judge(profile: Profile, now_ms: int) -> Answer:
-        times = profile.aggs.get(agg)
-        if times is None or len(times) < least:
-            return NO
-        if leaves is None:
-            return YES
-        if len(times) == least:  # as often as not: no more are kept than are asked for
-            leaves_ms = min(map(leaves, times.values()))
-        else:
-            leaves_ms = sorted(map(leaves, times.values()))[-least]
-        return (True, leaves_ms) if leaves_ms > now_ms else NO
-
-    return judge
-
-
-def windowed(entries: Entries, leaves: Leaves | None) -> Callable[[Profile, int], tuple[list[Any], int]]:
-    """The values in the window, and when the first of them leaves it."""
-    if leaves is None:
+def windowed(entries: Entries, window: Window | None) -> Callable[[Profile, int], tuple[list[Any], int]]:
+    """The values in the window, and when the next one comes or leaves."""
+    if window is None:
         return lambda profile, now_ms: ([value for _, value in entries(profile)], FOREVER)
+    places = window.places
 
     def inside(profile: Profile, now_ms: int) -> tuple[list[Any], int]:
-        kept = [(leaves(at_ms), value) for at_ms, value in entries(profile)]
-        kept = [(leaves_ms, value) for leaves_ms, value in kept if leaves_ms > now_ms]
-        return [value for _, value in kept], min((leaves_ms for leaves_ms, _ in kept), default=FOREVER)
+        placed = _placed(entries(profile), places(profile), now_ms)
+        values = [value for enters_ms, _, value in placed if enters_ms <= now_ms]
+        return values, min(_turns(placed, now_ms), default=FOREVER)
 
     return inside
 
@@ -367,7 +345,7 @@ def extractor(source: Source, field: str, zone: tzinfo, currency: str) -> Callab
         if field == "":
             return once
         return (lambda event: [event.at_ms // DAY_MS]) if zone is UTC else lambda event: [day_number(event.at_ms, zone)]
-    minor = f"{field}_minor" if field in _MONEY and item is None else ""
+    minor = f"{field}_minor" if field in MONEY and item is None else ""
     if (
         where is None
         and item is None
@@ -429,25 +407,18 @@ class Measured(NamedTuple):
     """Until when time alone cannot change the value; ``None``: for ever."""
 
 
-def measured(name: str, node: Node, source: Source, scope: Scope) -> Measured:
-    """Compile one measure of a source: ``times: {gte: 5}``, ``sum: {field: total, gte: 1000}``."""
-    field_node = node.get("field") if node.is_map() else None
-    field = field_node.text() if field_node is not None else ""
-    if name in ("distinct", *_OF_NUMBERS) and not field:
-        node.wrong(f"{name}: 'field' is missing")
-    if source.is_order:
-        return _of_orders(name, node, field, source, scope)
-    return _of_events(name, node, field, source, scope)
-
-
-def _of_orders(name: str, node: Node, field: str, source: Source, scope: Scope) -> Measured:
+def of_orders(name: str, node: Node, field: str, source: Source, scope: Scope) -> Measured:
+    """Compile one measure of the order book."""
     reads = ORDER_READS
     zone = scope.zone
+    window = source.window
     if name == "distinct_days":
         plain = order_entries(source, "", scope.currency)
+        own = window is not None and ("part", TRAITS) in window.reads
 
         def days(profile: Profile) -> list[tuple[int, Any]]:
-            return [(at_ms, day_number(at_ms, zone)) for at_ms, _ in plain(profile)]
+            where = zone_of(profile, zone) if own else zone
+            return [(at_ms, day_number(at_ms, where)) for at_ms, _ in plain(profile)]
 
         entries: Entries = days
         measure = measure_named("distinct")
@@ -455,204 +426,41 @@ def _of_orders(name: str, node: Node, field: str, source: Source, scope: Scope) 
         field = order_field(name, field, node) if field else field
         entries = order_entries(source, field, scope.currency)
         measure = measure_named(name)
-    money = (
-        scope.currency if field in ("total", "amount", "revenue") and name in (*_OF_NUMBERS, "first", "last") else ""
-    )
-    test, text = _test(name, node, money)
-    leaves = leaves_of(source.window, zone) if source.window is not None else None
-    look = windowed(entries, leaves)
-    judge = by_book(over_entries(entries, measure, test, leaves))
+    money = scope.currency if field in ("total", "amount", "revenue") and name in (*OF_NUMBERS, "first", "last") else ""
+    test, text = test_of(name, node, money)
+    look = windowed(entries, window)
+    judge = over_entries(entries, measure, test, window)
+    more = window.reads if window is not None else frozenset[tuple[str, Any]]()
 
     def value(profile: Profile, now_ms: int) -> Any:
         return shown(measure(look(profile, now_ms)[0]), "money" if money else "", scope.currency)
 
-    return Measured(judge, reads, text, value, _orders_told(source, scope))
+    return Measured(judge if more else by_book(judge), reads | more, text, value, _orders_told(source, scope))
 
 
 def _orders_told(source: Source, scope: Scope) -> Callable[[Profile, int], list[dict[str, Any]]]:
     """The orders that the source means, for ``explain``."""
-    where, item, window, zone, currency = source.where, source.item, source.window, scope.zone, scope.currency
+    where, item, window, currency = source.where, source.item, source.window, scope.currency
 
     def told(profile: Profile, now_ms: int) -> list[dict[str, Any]]:
-        return [
-            {"at": iso(one.at_ms), "order_id": one.order_id, "amount": shown(one.amount_minor, "money", currency)}
-            for one in reversed(orders.fold(profile, source.status_in, currency))
-            if (window is None or window.after(one.at_ms, zone) > now_ms)
-            and (where is None or where({**one.facts, "order_id": one.order_id}))
-            and (item is None or any(item(line._asdict()) for line in one.lines))
-        ][:TOLD_MAX]
+        place = window.places(profile) if window is not None else None
+        found = []
+        for one in reversed(orders.fold(profile, source.status_in, currency)):
+            enters_ms, leaves_ms = place(one.at_ms) if place is not None else (now_ms, FOREVER)
+            if (
+                enters_ms <= now_ms < leaves_ms
+                and (where is None or where({**one.facts, "order_id": one.order_id}))
+                and (item is None or any(item(line._asdict()) for line in one.lines))
+            ):
+                amount = shown(one.amount_minor, "money", currency)
+                found.append({"at": iso(one.at_ms), "order_id": one.order_id, "amount": amount})
+        return found[:TOLD_MAX]
 
     return told
 
 
-def _times_told(
-    look: Callable[[Profile, int], tuple[list[tuple[int, Any]], int]], name: str
-) -> Callable[[Profile, int], list[dict[str, Any]]]:
-    """The kept events of a window, for ``explain``; ``name`` is what their value is, "" for none."""
-
-    def told(profile: Profile, now_ms: int) -> list[dict[str, Any]]:
-        entries = look(profile, now_ms)[0]
-        return [{"at": iso(at_ms), **({name: value} if name else {})} for at_ms, value in entries[: -TOLD_MAX - 1 : -1]]
-
-    return told
-
-
-def _timed(entries: Entries) -> Entries:
-    """Entries whose values are themselves with their times."""
-    return lambda profile: [(at_ms, (at_ms, value)) for at_ms, value in entries(profile)]
-
-
-def _of_events(name: str, node: Node, field: str, source: Source, scope: Scope) -> Measured:
-    zone, window = scope.zone, source.window
-    key = f"{source.key}|{field}{'|per item' if source.per_item else ''}"
-    if field in _MONEY:
-        key += f"|{scope.currency}"
-    test, text = _test(name, node, "")
-    if name == "times":
-        _, _, bound = numeric(node)
-        values = extractor(source, "", zone, scope.currency)
-        if window is None:
-            agg = scope.aggregate(counter.SPEC, source.types, key, values, 0)
-            return Measured(
-                _state_judge(agg, lambda state: state or 0, test),
-                _agg(agg),
-                text,
-                _state_value(agg, lambda s: s or 0),
-            )
-        least = _least(node)
-        leaves = leaves_of(window, zone)
-        kept = _kept(least or bound, node)
-        agg = scope.aggregate(statistic(occurrences, window, zone), source.types, key, values, kept, least)
-        times = _pairs(agg)
-        judge = at_least(agg, least, leaves) if least else over_entries(times, len, test, leaves, True)
-        return _counted(judge, agg, text, times, leaves, "")
-    if name in ("distinct", "distinct_days"):
-        _, _, bound = numeric(node)
-        values = extractor(source, "@day" if name == "distinct_days" else field, zone, scope.currency)
-        kind = latest.SPEC if window is None else statistic(latest, window, zone)
-        least = _least(node)
-        agg = scope.aggregate(kind, source.types, f"{key}|{name}", values, _kept(least or bound, node), least)
-        entries, ends = _by_value(agg), leaves_of(window, zone) if window is not None else None
-        judge = at_least_different(agg, least, ends) if least else over_entries(entries, len, test, ends)
-        return _counted(judge, agg, text, entries, ends, field)
-    if name in ("first", "last"):
-        if window is not None:
-            node.wrong(f"{name}: without a window wanted (windows of first and last go with `order`)")
-        agg = scope.aggregate(
-            edge.SPEC,
-            source.types,
-            f"{key}|{name}",
-            extractor(source, field, zone, scope.currency),
-            int(name == "last"),
-        )
-        index = 1 if field else 0
-        return Measured(
-            _state_judge(agg, lambda state: state[index] if state else None, test),
-            _agg(agg),
-            text,
-            _state_value(agg, lambda state: state[index] if state else None),
-        )
-    if name == "median":
-        node.wrong("median: of `order` only: all its values are kept")
-        name = "avg"
-    values = _exact(extractor(source, field, zone, scope.currency))
-    measure = _of_totals(name)
-    if window is None:
-        agg = scope.aggregate(totals.SPEC, source.types, key, values, 0)
-        return Measured(_state_judge(agg, measure, test), _agg(agg), text, _state_value(agg, measure))
-    step_ms = source.resolution_ms
-    if not step_ms:
-        node.wrong(f"{name} within a window may need any number of entries: 'resolution' wanted, like PT1H")
-        step_ms = _longest_ms(window)
-    # The window touches one stretch more than it is long; a month has up to 31 days, a day up to 25 hours.
-    steps = -(-_longest_ms(window) // step_ms) + 1
-    if steps > KEPT_MAX:
-        node.wrong(f"resolution: a window of fewer than {KEPT_MAX} steps wanted, got {steps - 1}")
-    agg = scope.aggregate(buckets.SPEC, source.types, key, values, step_ms)
-
-    def stretches(profile: Profile) -> list[tuple[int, Any]]:
-        # A stretch stands as one entry at its last instant: all of it leaves when its end does.
-        state = profile.aggs.get(agg) or {}
-        return [(start_ms + step_ms - 1, state[start_ms]) for start_ms in sorted(state)]
-
-    def together(parts: list[list[int]]) -> Any:
-        if not parts:
-            return 0 if name == "sum" else None
-        joined = [
-            sum(p[0] for p in parts),
-            sum(p[1] for p in parts),
-            min(p[2] for p in parts),
-            max(p[3] for p in parts),
-        ]
-        return measure(joined)
-
-    leaves = leaves_of(window, zone)
-    look = windowed(stretches, leaves)
-    return Measured(
-        over_entries(stretches, together, test, leaves),
-        _agg(agg),
-        text,
-        lambda profile, now_ms: together(look(profile, now_ms)[0]),
-        None,
-        lambda profile, now_ms: look(profile, now_ms)[1],
-    )
-
-
-def statistic(module: Any, window: Window, zone: tzinfo) -> Aggregate:
-    """The statistic that keeps what leaves the window last."""
-    spec: Aggregate = module.SPEC
-    if _keeps_order(window, zone):
-        return spec
-    by_calendar: Aggregate = module.kept_by(leaves_of(window, zone), f"{spec.name} by {window} {zone}")
-    return by_calendar
-
-
-def _counted(judge: Judge, agg: int, text: str, entries: Entries, leaves: Leaves | None, told_as: str) -> Measured:
-    """A measure that counts kept entries. ``told_as``: what their values are, for ``explain``, "" for none."""
-    look = windowed(entries, leaves)
-    return Measured(
-        judge,
-        _agg(agg),
-        text,
-        lambda profile, now_ms: len(look(profile, now_ms)[0]),
-        _times_told(windowed(_timed(entries), leaves), told_as),
-        lambda profile, now_ms: look(profile, now_ms)[1],
-    )
-
-
-def _longest_ms(window: Window) -> int:
-    if isinstance(window, Period):
-        return window.about_ms()
-    calendar = 3_600_000 if window.months or window.days else 0
-    return window.months * 31 * DAY_MS + window.days * DAY_MS + window.ms + calendar
-
-
-def _of_totals(name: str) -> Callable[[list[int] | None], Any]:
-    def read(state: list[int] | None) -> Any:
-        if state is None:
-            return 0 if name == "sum" else None
-        count, total, least, most = state
-        if name == "avg":
-            return Fraction(total, count * 1_000_000)
-        return Fraction({"sum": total, "min": least, "max": most}[name], 1_000_000)
-
-    return read
-
-
-def _exact(values: Callable[[Event], list[Any]]) -> Callable[[Event], list[Any]]:
-    """Numbers as whole millionths, so that sums do not depend on the order of adding; what is no number is left out."""
-
-    def exact(event: Event) -> list[Any]:
-        return [
-            round(Fraction(str(value)) * 1_000_000)
-            for value in values(event)
-            if isinstance(value, int | float) and not isinstance(value, bool)
-        ]
-
-    return exact
-
-
-def _test(name: str, node: Node, money: str) -> tuple[Test, str]:
+def test_of(name: str, node: Node, money: str) -> tuple[Test, str]:
+    """The comparison of a measure, and its text; ``money``: the currency of its amounts, "" for none."""
     said = {"times": "times", "distinct_days": "different days"}.get(name)
     field = node.get("field") if node.is_map() else None
     label = said or f"{name}({field.text() if field is not None else ''})"
@@ -666,40 +474,6 @@ def _test(name: str, node: Node, money: str) -> tuple[Test, str]:
     return test, f"{label} {text}"
 
 
-def _least(node: Node) -> int:
-    """n of a lone ``gte: n`` (or ``gt: n - 1``); 0 for any other comparison."""
-    entries = [one for one in node.items() if one[0] != "field"] if node.is_map() else []
-    if len(entries) != 1 or entries[0][0] not in ("gte", "gt") or not isinstance(entries[0][1].value, int):
-        return 0
-    op, operand = entries[0]
-    return max(0, int(operand.value) + (op == "gt"))
-
-
-def _kept(bound: int, node: Node) -> int:
-    if bound > KEPT_MAX:
-        node.wrong(f"a threshold below {KEPT_MAX} wanted (more is not kept), got {bound - 1}")
-    return max(1, min(bound, KEPT_MAX))
-
-
-def _agg(agg: int) -> Reads:
+def agg_reads(agg: int) -> Reads:
+    """What a judge of one statistic looks at."""
     return frozenset({("aggregate", agg)})
-
-
-def _pairs(agg: int) -> Entries:
-    return lambda profile: [(at_ms, None) for at_ms in profile.aggs.get(agg, ())]
-
-
-def _by_value(agg: int) -> Entries:
-    return lambda profile: sorted((at_ms, str(value)) for value, at_ms in (profile.aggs.get(agg) or {}).items())
-
-
-def _state_judge(agg: int, measure: Callable[[Any], Any], test: Test) -> Judge:
-    def judge(profile: Profile, now_ms: int) -> Answer:
-        value = measure(profile.aggs.get(agg))
-        return NO if value is None else always(test(value))
-
-    return judge
-
-
-def _state_value(agg: int, measure: Callable[[Any], Any]) -> Callable[[Profile, int], Any]:
-    return lambda profile, now_ms: measure(profile.aggs.get(agg))

@@ -115,6 +115,7 @@ class Scope(Protocol):
 
     zone: tzinfo
     currency: str
+    week_from: int
 
     def rule(self, node: Node) -> Judged:
         """Compile a rule inside this one."""

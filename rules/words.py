@@ -32,6 +32,12 @@ _CALENDAR: Final = {
     "this_month": ("this month", "в этом месяце"),
     "this_quarter": ("this quarter", "в этом квартале"),
     "this_year": ("this year", "в этом году"),
+    "yesterday": ("yesterday", "вчера"),
+    "last_day": ("yesterday", "вчера"),
+    "last_week": ("last week", "на прошлой неделе"),
+    "last_month": ("last month", "в прошлом месяце"),
+    "last_quarter": ("last quarter", "в прошлом квартале"),
+    "last_year": ("last year", "в прошлом году"),
 }
 _COMPARED: Final = {
     "eq": ("{}", "{}"), "ne": ("not {}", "не {}"), "lt": ("less than {}", "меньше {}"), "lte": ("at most {}", "не больше {}"),
@@ -203,12 +209,33 @@ class Tongue:
         """``{within: P7D}``: within 7 days, за 7 дней."""
         if not isinstance(asked, dict):
             return self._plain(asked)
-        calendar = str(asked.get("calendar", ""))
-        if calendar in _CALENDAR:
-            return self.pick(*_CALENDAR[calendar])
-        return ", ".join(
-            self.pick("within ", "за ") + self.duration(one)
-            if name == "within"
-            else f"{name.replace('_', ' ')} {self._plain(one)}"
-            for name, one in asked.items()
-        )
+        said = [self._window(name, one) for name, one in asked.items() if name != "zone"]
+        if asked.get("zone") == "profile":
+            said.append(self.pick("by the customer's own clock", "по часам клиента"))
+        return ", ".join(said)
+
+    def _window(self, name: str, asked: Any) -> str:
+        if name == "calendar" and asked in _CALENDAR:
+            return self.pick(*_CALENDAR[asked])
+        if name == "within":
+            return self.pick("within ", "за ") + self.duration(asked)
+        if name == "between" and isinstance(asked, list) and len(asked) == 2:
+            if self._parts(str(asked[0])) is None:
+                return self.pick(f"from {asked[0]} to {asked[1]}", f"с {asked[0]} по {asked[1]}")
+            near, far = (self.duration(one, than=True) for one in asked)
+            return self.pick(f"{near} to {far} ago", f"от {near} до {far} назад")
+        if name == "after":
+            return self.pick(f"from {asked} on", f"начиная с {asked}")
+        if name == "before":
+            return self.pick(f"before {asked}", f"до {asked}")
+        if name == "session":
+            return self.pick("in this visit", "в этом визите")
+        if name == "since_last":
+            of = asked if isinstance(asked, dict) else {"did": asked}
+            said = self.events(of.get("did"))
+            if "where" in of:
+                said += self.pick(" where ", " где ") + self.conditions(of["where"])
+            if "item" in of:
+                said += self.pick(" with items: ", " с товарами: ") + self.conditions(of["item"])
+            return self.pick(f"since the last {said}", f"после последнего события {said}")
+        return f"{name.replace('_', ' ')} {self._plain(asked)}"

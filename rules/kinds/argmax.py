@@ -17,9 +17,10 @@ from profiles.moments import FOREVER
 from profiles.state import CONSENTS, Profile
 from profiles.wire import Event
 from rules.documents import Node
+from rules.kept import statistic
 from rules.messages import CHANNELS, of_people
-from rules.series import leaves_of, statistic, window_of
 from rules.spec import Reader, Reads, Scope, TraitExample, TraitKind
+from rules.windows import sliding, window_of
 
 _KEPT: Final = 50
 _SAMPLES: Final = 3
@@ -33,9 +34,9 @@ def _compile(name: str, spec: Node, node: Node, scope: Scope) -> dict[str, Reade
     else:
         over.choice(("channel",))
     samples = samples_node.integer(least=1, most=_KEPT, default=_SAMPLES) if samples_node is not None else _SAMPLES
-    window = window_of(node.get("window"))
-    leaves = leaves_of(window, scope.zone) if window is not None else None
-    kinds = [statistic(one, window, scope.zone) if window is not None else one.SPEC for one in (occurrences, latest)]
+    window = sliding(window_of(node.get("window"), scope), node)
+    leaves = window.leaves if window is not None else None
+    kinds = [statistic(one, window) if window is not None else one.SPEC for one in (occurrences, latest)]
     kept: list[tuple[str, int, int]] = []
     for channel in CHANNELS:
         sent = scope.aggregate(kinds[0], (f"{channel}_sent",), f"{channel}|sent", lambda event: [None], _KEPT)

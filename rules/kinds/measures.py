@@ -9,11 +9,10 @@ from profiles.aggregates import KEPT_MAX
 from profiles.moments import FOREVER
 from profiles.state import Profile
 from rules.documents import Node
+from rules.kept import measured
 from rules.series import (
     SOURCE_KEYS,
-    leaves_of,
     measure_named,
-    measured,
     of_book,
     order_entries,
     order_field,
@@ -36,7 +35,6 @@ def _reader(kind: str, spec: Node, node: Node, scope: Scope) -> Reader:
     name = "times" if kind == "count" else kind
     named, field = _named(spec)
     source = source_of(named, node, scope)
-    leaves = leaves_of(source.window, scope.zone) if source.window is not None else None
     if source.is_order:
         if field == "time":
             plain = order_entries(source, "", scope.currency)
@@ -44,10 +42,10 @@ def _reader(kind: str, spec: Node, node: Node, scope: Scope) -> Reader:
             def at(profile: Profile) -> list[tuple[int, Any]]:
                 return [(at_ms, at_ms) for at_ms, _ in plain(profile)]  # one expression, used once
 
-            look, result = windowed(at, leaves), "time"
+            look, result = windowed(at, source.window), "time"
         else:
             field = order_field(name, field, spec)
-            look = windowed(order_entries(source, field, scope.currency), leaves)
+            look = windowed(order_entries(source, field, scope.currency), source.window)
             money = field in ("", "total", "amount", "revenue") and kind not in ("count", "distinct")
             result = "money" if money else "any" if kind in ("first", "last") else "number"
         measure = measure_named(name)
@@ -56,7 +54,7 @@ def _reader(kind: str, spec: Node, node: Node, scope: Scope) -> Reader:
             values, until_ms = look(profile, now_ms)
             return measure(values), until_ms
 
-        return of_book(read, result)
+        return of_book(read, result, source.window)
     # A measure of other events stands on the same kept statistics as `did`; the comparison is a dummy, for which as
     # much is kept as ever is, and of which any entry more may change the answer.
     entries: dict[str, Node] = {"eq": node.made(KEPT_MAX - 1)}

@@ -12,8 +12,8 @@ from profiles.wire import Event
 from rules.documents import Node
 from rules.messages import of_people
 from rules.predicates import value_at
-from rules.series import leaves_of, window_of
 from rules.spec import Reader, Reads, Scope, TraitExample, TraitKind
+from rules.windows import window_of
 
 KEPT: Final = 100
 _HOUR: Final = "local_hour"
@@ -29,8 +29,7 @@ def _compile(name: str, spec: Node, node: Node, scope: Scope) -> dict[str, Reade
     what = spec.choice((_HOUR, *_WORDS))
     of = node.get("of")
     types = scope.event_types(of) if of is not None else _TYPES
-    window = window_of(node.get("window"))
-    leaves = leaves_of(window, scope.zone) if window is not None else None
+    window = window_of(node.get("window"), scope)
 
     def hour(event: Event) -> list[Any]:
         try:
@@ -50,10 +49,13 @@ def _compile(name: str, spec: Node, node: Node, scope: Scope) -> dict[str, Reade
         counts: dict[Any, int] = {}
         newest: dict[Any, int] = {}
         until_ms = FOREVER
+        place = window.places(profile) if window is not None else None
         for at_ms, value, _ in profile.aggs.get(agg) or ():
-            if leaves is not None:
-                leaves_ms = leaves(at_ms)
-                if leaves_ms <= now_ms:
+            if place is not None:
+                enters_ms, leaves_ms = place(at_ms)
+                if now_ms < enters_ms < leaves_ms:
+                    until_ms = min(until_ms, enters_ms)
+                if not enters_ms <= now_ms < leaves_ms:
                     continue
                 until_ms = min(until_ms, leaves_ms)
             counts[value] = counts.get(value, 0) + 1
@@ -61,7 +63,7 @@ def _compile(name: str, spec: Node, node: Node, scope: Scope) -> dict[str, Reade
         # Of equally usual ones the newer, then the lesser.
         return min(counts, key=lambda one: (-counts[one], -newest[one], one), default=None), until_ms
 
-    reads: Reads = frozenset({("aggregate", agg)})
+    reads: Reads = frozenset({("aggregate", agg)}) | (window.reads if window is not None else frozenset())
     return {name: Reader(read, "number" if is_hour else "text", reads)}
 
 

@@ -9,8 +9,9 @@ from profiles.moments import FOREVER
 from profiles.money import to_minor
 from profiles.state import Profile
 from rules.documents import Node
-from rules.series import leaves_of, of_book, order_entries, source_of, windowed
+from rules.series import of_book, order_entries, source_of, windowed
 from rules.spec import Reader, Scope, TraitExample, TraitKind
+from rules.windows import sliding
 
 RFM_PARTS: Final = ("r", "f", "m", "cell")
 
@@ -26,6 +27,7 @@ def _compile(name: str, spec: Node, node: Node, scope: Scope) -> dict[str, Reade
     )
     order_node = spec.made("order")
     source = source_of(order_node, spec, scope)
+    window = sliding(source.window, spec)
     zone = scope.zone
     ages_node, counts_node, amounts_node = spec.get("recency"), spec.get("frequency"), spec.get("monetary")
     ages = [one.duration() for one in ages_node] if ages_node is not None else []
@@ -38,8 +40,7 @@ def _compile(name: str, spec: Node, node: Node, scope: Scope) -> dict[str, Reade
         counts_node.wrong("frequency: numbers in ascending order wanted")
     if amounts_node is not None and amounts != sorted(amounts):
         amounts_node.wrong("monetary: numbers in ascending order wanted")
-    leaves = leaves_of(source.window, zone) if source.window is not None else None
-    look = windowed(order_entries(source, "", scope.currency), leaves)
+    look = windowed(order_entries(source, "", scope.currency), window)
     stamped = order_entries(source, "", scope.currency)
 
     def recency(profile: Profile, now_ms: int) -> tuple[int | None, int]:

@@ -9,10 +9,9 @@ from __future__ import annotations
 import math
 from typing import Any, Final
 
-from profiles.moments import FOREVER
 from profiles.state import Profile
 from rules.documents import Node
-from rules.series import leaves_of, of_book, order_entries, source_of, windowed
+from rules.series import of_book, order_entries, source_of, windowed
 from rules.spec import UNREADABLE, Reader, Scope, TraitExample, TraitKind
 
 _FIELDS: Final = ("product_id", "category", "brand")
@@ -36,12 +35,12 @@ def _compile(name: str, spec: Node, node: Node, scope: Scope) -> dict[str, Reade
     def timed(profile: Profile) -> list[tuple[int, Any]]:
         return [(at_ms, (at_ms, value)) for at_ms, value in entries(profile) if value]
 
-    look = windowed(timed, leaves_of(source.window, scope.zone) if source.window is not None else None)
+    look = windowed(timed, source.window)
 
     def read(profile: Profile, now_ms: int) -> tuple[Any, int]:
         found, until_ms = look(profile, now_ms)
         if not found:
-            return None, FOREVER
+            return None, until_ms
         last_ms = found[-1][0]
         weights: dict[str, list[float]] = {}
         newest: dict[str, int] = {}
@@ -52,7 +51,7 @@ def _compile(name: str, spec: Node, node: Node, scope: Scope) -> dict[str, Reade
         ranked = sorted(weights, key=lambda one: (-math.fsum(weights[one]), -newest[one], one))
         return ranked[:k], until_ms
 
-    return {name: of_book(read, "any")}
+    return {name: of_book(read, "any", source.window)}
 
 
 SPEC = TraitKind(

@@ -1,8 +1,7 @@
-"""``did`` and ``did_not``: what a customer did, how often, for how much, how lately.
+"""``did`` and ``did_not``: what a customer did, how often, for how much, how lately (``rules/windows.py``).
 
-Without a measure, ``did`` means at least once. Several measures of one ``did`` must all hold. Window at instant t
-is (t - D, t]; an event leaves it at exactly its time + D. ``did_not`` is also true of people younger than its window,
-unless ``known_for`` asks for an age.
+Without a measure, ``did`` means at least once. Several measures of one ``did`` must all hold. ``did_not`` is also true of
+people younger than its window, unless ``known_for`` asks for an age.
 """
 
 from __future__ import annotations
@@ -11,7 +10,8 @@ from typing import Any
 
 from profiles.state import SEEN, Profile
 from rules.documents import Node
-from rules.series import MEASURES, SOURCE_KEYS, measured, source_of
+from rules.kept import measured
+from rules.series import MEASURES, SOURCE_KEYS, source_of
 from rules.spec import Judged, OperatorSpec, RuleExample, Scope
 from rules.verdict import NO, YES, Answer, all_of, negated
 from rules.words import Tongue
@@ -47,7 +47,7 @@ def _compiled(node: Node, scope: Scope, name: str) -> Judged:
     source = source_of(named, node, scope)
     text = f"{'order' if source.is_order else ' or '.join(source.types)}"
     if source.window is not None:
-        text += f" within {source.window}"
+        text += f" {source.window}"
     judges = []
     reads = frozenset[tuple[str, Any]]()
     values: dict[str, Any] = {}
@@ -141,6 +141,59 @@ SPEC = (
                 0h   ana  order_completed order_id=1 total=60
                 0h   ana  expect in, wake 12h
                 12h  ana  expect out
+                """,
+            ),
+            RuleExample(
+                "{did: page_viewed, window: {calendar: last_month, zone: profile}, times: {gte: 2}}",
+                """
+                start 2026-02-28T12:00
+                0h                   ana  page_viewed
+                1h                   ana  page_viewed
+                1h                   ana  expect out, wake 2026-03-01T00:00
+                2026-03-01T00:00     ana  expect in, wake 2026-04-01T00:00
+                2026-03-02T00:00     ana  identified timezone=Asia/Tokyo
+                2026-03-02T00:00     ana  expect in, wake 2026-03-31T15:00
+                2026-03-31T15:00     ana  expect out
+                """,
+            ),
+            RuleExample(
+                "{did: order, window: {between: [P30D, P60D]}}",
+                """
+                0d   ana  order_completed order_id=1 total=60
+                0d   ana  expect out, wake 30d
+                30d  ana  expect in, wake 60d
+                60d  ana  expect out
+                """,
+            ),
+            RuleExample(
+                "{did: order, window: {between: [2026-01-02, 2026-01-03]}}",
+                """
+                0d           ana  order_completed order_id=1 total=60
+                0d           ana  expect out
+                2d23h59m59s  ana  order_completed order_id=2 total=60
+                2d23h59m59s  ana  expect in, wake none
+                """,
+            ),
+            RuleExample(
+                "{did: product_viewed, window: {since_last: order}, times: {gte: 2}}",
+                """
+                0d  ana  product_viewed
+                1d  ana  product_viewed
+                1d  ana  expect in
+                2d  ana  order_completed order_id=1 total=10
+                2d  ana  expect out
+                3d  ana  order_cancelled order_id=1
+                3d  ana  expect in
+                """,
+            ),
+            RuleExample(
+                "{did: product_viewed, item: [{category: tools}], window: {session: current}}",
+                """
+                0m   ana  product_viewed product=a category=tools
+                0m   ana  expect in
+                30m  ana  expect out
+                40m  ana  page_viewed
+                40m  ana  expect out
                 """,
             ),
             RuleExample(

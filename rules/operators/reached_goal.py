@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from rules.documents import Node
-from rules.series import measured, source_of
+from rules.kept import measured
+from rules.series import source_of
 from rules.spec import GOAL_REACHED, Judged, OperatorSpec, RuleExample, Scope
 from rules.verdict import all_of
 from rules.words import Tongue
@@ -25,7 +26,7 @@ def _reached(node: Node, scope: Scope) -> Judged:
     source = source_of(made(GOAL_REACHED), made({**asked, "where": made([made({"goal": made(goal)})])}), scope)
     wanted = {name: one for name in _MEASURES if (one := node.get(name)) is not None}
     found = [measured(name, one, source, scope) for name, one in (wanted or {"times": made({"gte": made(1)})}).items()]
-    text = f"reached the goal {goal}{f' within {source.window}' if source.window is not None else ''}"
+    text = f"reached the goal {goal}{f' {source.window}' if source.window is not None else ''}"
     return Judged(
         "reached_goal",
         ", ".join((text, *(one.text for one in found if wanted))),

@@ -74,7 +74,7 @@ SAID: Final[tuple[tuple[str, Any], ...]] = (
     ("gender", "f"), ("gender", "m"), ("custom.mark", 3), ("custom.mark", 8), ("custom.mark", "5"), ("custom.mark", "good"),
     *(("custom.visit_at", at) for at in ("2026-03-29T12:00:00Z", "2026-10-26T02:30:00Z", "2026-02-28T00:00:00Z")),
     ("address.city", "Bonn"), ("address.city", "Ulm"), ("custom.likes", "tea"), ("custom.likes", ["tea", "jam"]), ("custom.likes", ["gin"]),
-    ("birth_date", "2008-03-29"), ("birth_date", "2008-02-29"), ("birth_date", "soon"), ("timezone", "Asia/Tokyo"),
+    ("birth_date", "2008-03-29"), ("birth_date", "2008-02-29"), ("birth_date", "soon"), ("timezone", "Asia/Tokyo"), ("timezone", "America/St_Johns"), ("timezone", "Europe/Berlin"),
     ("children", [{"born": "2023-03-30", "name": "Max"}, {"born": "2010-05-01"}]), ("children", [{"born": "2026-02-28", "name": "Ida"}]),
 )  # fmt: skip
 CAMPAIGNS: Final[tuple[dict[str, str], ...]] = (
@@ -228,6 +228,10 @@ TRAITS: Final[dict[str, Any]] = {
     "usual_check": {"median": "order.total", "window": {"within": "P3M"}},
     "top": {"max": "order.total", "window": {"within": "P1M"}},
     "orders_this_month": {"count": "order", "window": {"calendar": "this_month"}},
+    "spent_last_month": {"sum": "order.total", "window": {"calendar": "last_month", "zone": "profile"}},
+    "looks_last_week": {"count": "product_viewed", "window": {"calendar": "last_week"}},
+    "points_yesterday": {"sum": "dice_rolled.points", "window": {"calendar": "yesterday", "zone": "profile"}},
+    "looks_since": {"count": "product_viewed", "window": {"since_last": "order"}},
     "looks_today": {"count": "product_viewed", "window": {"calendar": "today"}},
     "orders_month": {"count": "order", "window": {"within": "P1M"}},
     "tools_bought": {"count": "order", "item": [{"category": "tools"}], "per": "item"},
@@ -275,6 +279,16 @@ TRAITS: Final[dict[str, Any]] = {
 DURATIONS: Final = ("PT30M", "PT1H", "P1D", "P2D", "P7D", "P28D", "P1M", "P3M", "P1Y", "P1M2DT3H")
 AGES: Final = (*DURATIONS, "PT1S")
 CALENDAR: Final = ("today", "this_week", "this_month", "this_quarter", "this_year")
+PAST: Final = ("yesterday", "last_day", "last_week", "last_month", "last_quarter", "last_year")
+DATES: Final[tuple[dict[str, Any], ...]] = (
+    {"after": "2026-03-29"}, {"before": "2026-11-01"}, {"after": "2026-01-30", "before": "2026-11-29T12:00"},
+    {"between": ["2026-03-28", "2026-03-29"]}, {"between": ["2026-10-25T02:30", "2026-12-31"]}, {"after": "2024-02-29T10:00"},
+)  # fmt: skip
+BETWEEN: Final = (["PT1H", "P1D"], ["P1D", "P2D"], ["P1M", "P3M"], ["P28D", "P1M2DT3H"])
+SINCE: Final[tuple[Any, ...]] = (
+    "order", "page_viewed", ["email_opened", "registered"], {"did": "product_viewed", "item": [{"category": "tools"}]},
+    {"did": "order", "status_in": "delivered"},
+)  # fmt: skip
 STRETCHES: Final = (("PT12H", "PT30M"), ("P1D", "PT1H"), ("P7D", "PT6H"), ("P1M", "PT6H"), ("P1M", "PT7H"))
 
 
@@ -311,11 +325,28 @@ def ages() -> st.SearchStrategy[dict[str, Any]]:
 
 
 @lru_cache
-def windows() -> st.SearchStrategy[dict[str, Any]]:
-    """A window, or none."""
-    within = st.builds(lambda length: {"window": {"within": length}}, st.sampled_from(DURATIONS))
-    calendar = st.builds(lambda named: {"window": {"calendar": named}}, st.sampled_from(CALENDAR))
-    return st.one_of(st.just({}), within, within, calendar)
+def windows(of: str = "order") -> st.SearchStrategy[dict[str, Any]]:
+    """A window, or none.
+
+    Args:
+        of: what is measured in it: ``order`` anything of orders; of other events ``count``, ``days``, ``edge``, ``total``.
+    """
+    none = st.just(dict[str, Any]())
+    within = st.builds(lambda length: {"within": length}, st.sampled_from(DURATIONS))
+    calendar = st.builds(lambda named: {"calendar": named}, st.sampled_from((*CALENDAR, *PAST)))
+    own = calendar.map(lambda one: {**one, "zone": "profile"})
+    dates = st.sampled_from(DATES)
+    since = st.builds(lambda what: {"since_last": what}, st.sampled_from(SINCE))
+    between = st.builds(lambda pair: {"between": pair}, st.sampled_from(BETWEEN))
+    own_too = st.one_of(within, between).map(lambda one: {**one, "zone": "profile"})
+    windows = {
+        "order": (within, within, calendar, own, dates, since, between, own_too),
+        "count": (within, within, calendar, own, dates, since),
+        "days": (within, calendar, dates, since),
+        "edge": (calendar, own, dates),
+        "total": (calendar, own, dates),
+    }[of]
+    return st.one_of(none, none, *(one.map(lambda window: {"window": window}) for one in windows))
 
 
 @st.composite
@@ -327,7 +358,9 @@ def did_events(draw: st.DrawFn) -> dict[str, Any]:
         )
     )
     rule: dict[str, Any] = {draw(st.sampled_from(["did", "did", "did_not"])): types if len(types) > 1 else types[0]}
-    rule |= draw(windows())
+    kind = draw(st.sampled_from(["none", "times", "times", "distinct_days", "more", "ago"]))
+    if kind in ("none", "times", "distinct_days"):
+        rule |= draw(windows("days" if kind == "distinct_days" else "count"))
     if types == ["product_viewed"] and draw(st.booleans()):
         rule["item"] = draw(conditions_on_items())
         if draw(st.booleans()):
@@ -349,36 +382,37 @@ def did_events(draw: st.DrawFn) -> dict[str, Any]:
                 )
             )
         ]
-    kind = draw(st.sampled_from(["none", "times", "times", "distinct_days", "more"]))
-    if kind == "times":
+    if kind == "ago":
+        rule |= {"window": {"between": draw(st.sampled_from(BETWEEN[:2]))}, "resolution": "PT1H"}
+    if kind in ("times", "ago"):
         rule["times"] = draw(numbers(0, 1, 2, 3, 4, 2.5))
     elif kind == "distinct_days":
         rule["distinct_days"] = draw(numbers(0, 1, 2, 3))
     elif kind == "more":
-        rule |= draw(measures_of(types, "window" in rule))
+        rule |= draw(measures_of(types))
     if "did_not" in rule and draw(st.booleans()):
         rule["known_for"] = draw(st.sampled_from(AGES))
     return rule  # fmt: skip
 
 
 @st.composite
-def measures_of(draw: st.DrawFn, types: list[str], windowed: bool) -> dict[str, Any]:
-    """Sums and the like of what these events carry."""
+def measures_of(draw: st.DrawFn, types: list[str]) -> dict[str, Any]:
+    """Sums and the like of what these events carry, each with a window that it can have."""
     if types == ["dice_rolled"]:
         name = draw(st.sampled_from(["sum", "avg", "min", "max"]))
         field, limits = draw(st.sampled_from([("points", (0, 1, 3, 0.1, 6.2)), ("value", (0, 12.5, 25, 37.49))]))
         rule: dict[str, Any] = {name: {"field": field, **draw(numbers(*limits))}}
-        if windowed:
-            within, step = draw(st.sampled_from(STRETCHES))
-            rule |= {"window": {"within": within}, "resolution": step}
-        return rule
+        if draw(st.booleans()):
+            return rule | draw(windows("total"))
+        within, step = draw(st.sampled_from(STRETCHES))
+        window = {"between": ["PT2H", within]} if draw(st.booleans()) else {"within": within}
+        return rule | {"window": window, "resolution": step}
     if "product_viewed" in types:
-        return {"distinct": {"field": "product_id", **draw(numbers(0, 1, 2, 3))}}
-    if types == ["page_viewed"] and not windowed:
-        return {
-            draw(st.sampled_from(["first", "last"])): {"field": "channel", "eq": draw(st.sampled_from(["web", "app"]))}
-        }
-    return {}
+        return {"distinct": {"field": "product_id", **draw(numbers(0, 1, 2, 3))}, **draw(windows("count"))}
+    if types == ["page_viewed"]:
+        which, channel = draw(st.sampled_from(["first", "last"])), draw(st.sampled_from(["web", "app"]))
+        return {which: {"field": "channel", "eq": channel}, **draw(windows("edge"))}
+    return draw(windows("count"))
 
 
 @lru_cache
@@ -445,6 +479,9 @@ def traits() -> st.SearchStrategy[dict[str, Any]]:
         ("top", numbers(0, 10, 50)),
         ("orders_this_month", numbers(0, 1, 2)),
         ("looks_today", numbers(0, 1, 2)),
+        *((name, numbers(0, 1, 2)) for name in ("looks_last_week", "looks_since")),
+        ("spent_last_month", numbers(0, 10, 75)),
+        ("points_yesterday", numbers(0, 1, 3, 0.1)),
         ("orders_month", numbers(0, 1, 2)),
         ("tools_bought", numbers(0, 1, 2)),
         ("opens_week", numbers(0, 1, 2, 3)),
@@ -488,6 +525,7 @@ def orderly() -> st.SearchStrategy[dict[str, Any]]:
     """Rules on carts and visits, which look at the order in which things were told."""
     acts = st.sampled_from(["page_viewed", "product_viewed", "product_added", ["page_viewed", "order_completed"]])
     return st.one_of(
+        st.builds(lambda did, times: {"did": did, "window": {"session": "current"}, "times": times}, st.one_of(acts, st.just("order")), numbers(0, 1, 2)),
         st.builds(lambda did, times: {"session": {"did": did, **times}}, acts, st.one_of(st.just({}), st.builds(lambda n: {"times": n}, numbers(0, 1, 2)))),
         st.builds(lambda ops: {"trait": "cart.items", **ops}, numbers(0, 1, 2, 3)),
         st.builds(lambda ops: {"trait": "cart.total", **ops}, numbers(0, 5, 12.34, 24.68)),
@@ -540,8 +578,8 @@ def entities() -> st.SearchStrategy[dict[str, Any]]:
 def goals(draw: st.DrawFn) -> dict[str, Any]:
     """Goals reached."""
     rule: dict[str, Any] = {"reached_goal": draw(st.sampled_from(sorted(GOALS)))}
-    rule |= draw(windows())
     measure = draw(st.sampled_from(["", "times", "distinct_days"]))
+    rule |= draw(windows("days" if measure == "distinct_days" else "count"))
     return {**rule, measure: draw(numbers(0, 1, 2, 3))} if measure else rule
 
 
@@ -594,7 +632,11 @@ def documents(draw: st.DrawFn, *, carts: bool = False, zone: str | None = None, 
     form = draw(st.integers(0, 2))
     segments["a_child"] = [reference, {"all": [reference, draw(one)]}, {"any": [{"not": reference}, draw(one)]}][form]
     return {
-        "defaults": {"zone": zone or draw(st.sampled_from(ZONES)), "currency": "USD"},
+        "defaults": {
+            "zone": zone or draw(st.sampled_from(ZONES)),
+            "currency": "USD",
+            "week_start": draw(st.sampled_from(["monday", "sunday", "saturday"])),
+        },
         "goals": GOALS,
         "traits": TRAITS,
         "segments": segments,

@@ -24,6 +24,7 @@ BY_PERSON = (
     "sms_link_clicked",
 )  # fmt: skip
 TOUCH = ("source", "medium", "campaign", "term", "content", "click", "referrer")
+WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 COUNTING = ("paid", "shipped", "delivered")
 DIGITS = {"USD": 2, "EUR": 2, "JPY": 0, "KWD": 3}
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -87,32 +88,30 @@ def sooner(at_ms: int, length: str, zone: str) -> int:
     return (wall.replace(tzinfo=tz).astimezone(UTC) - EPOCH) // timedelta(milliseconds=1)
 
 
-def ends(at_ms: int, window: dict[str, str], zone: str) -> int:
-    """When what happened at an instant leaves a window."""
-    if "within" in window:
-        return later(at_ms, window["within"], zone)
-    tz = ZoneInfo(zone)
-    named = window["calendar"]
-    day = (
-        (EPOCH + timedelta(milliseconds=at_ms))
-        .astimezone(tz)
-        .replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None)
-    )
+def period(day: datetime, unit: str, weeks_from: int) -> tuple[int, ...]:
+    """Which period of the calendar a day is in."""
+    if unit == "week":
+        return (day - timedelta(days=(day.weekday() - weeks_from) % 7)).timetuple()[:3]
+    return {
+        "day": (day.toordinal(),),
+        "month": (day.year, day.month),
+        "quarter": (day.year, (day.month - 1) // 3),
+        "year": (day.year,),
+    }[unit]
 
-    def of(one: datetime) -> tuple[int, ...]:
-        week = one.isocalendar()
-        return {
-            "today": (one.toordinal(),),
-            "this_week": (week.year, week.week),
-            "this_month": (one.year, one.month),
-            "this_quarter": (one.year, (one.month - 1) // 3),
-            "this_year": (one.year,),
-        }[named]
 
-    following = day
-    while of(following) == of(day):
-        following += timedelta(days=1)
-    return (following.replace(tzinfo=tz).astimezone(UTC) - EPOCH) // timedelta(milliseconds=1)
+def midnight(at_ms: int, zone: str) -> datetime:
+    """The day there, without a zone."""
+    wall = (EPOCH + timedelta(milliseconds=at_ms)).astimezone(ZoneInfo(zone))
+    return datetime(wall.year, wall.month, wall.day)  # noqa: DTZ001  # a wall date
+
+
+def stated(text: str, zone: str, *, last: bool = False) -> int:
+    """The instant of a date or time on the zone's wall; of the last of several days that of its end."""
+    wall = datetime.fromisoformat(text)
+    if last and len(text) == len("2026-01-01"):
+        wall += timedelta(days=1)
+    return (wall.replace(tzinfo=ZoneInfo(zone)).astimezone(UTC) - EPOCH) // timedelta(milliseconds=1)
 
 
 def day_of(at_ms: int, zone: str) -> str:
@@ -285,19 +284,20 @@ class Naive:
         """A measure of orders or events in the rule's window; ``None`` when there is no answer."""
         happened = self._orders_in(rule, field) if what == "order" else self._events_in(rule, what, field)
         window = rule.get("window")
-        if window is not None and "resolution" in rule and name in ("sum", "avg", "min", "max") and what != "order":
+        if window is not None and "resolution" in rule and what != "order":
             # All of a stretch stays as long as its last instant does.
             step_ms = later(0, rule["resolution"], "UTC")
             happened = [(at_ms - at_ms % step_ms + step_ms - 1, value) for at_ms, value in happened]
         if window is not None:
-            happened = [(at_ms, value) for at_ms, value in happened if now_ms < ends(at_ms, window, self.zone)]
+            happened = [(at_ms, value) for at_ms, value in happened if self._inside(at_ms, window, now_ms)]
         values = [value for _, value in happened]
         if name in ("sum", "avg", "median", "min", "max"):
             values = [Fraction(str(value)) for value in values]
         if name == "times":
             return len(values)
         if name == "distinct_days":
-            return len({day_of(at_ms, self.zone) for at_ms, _ in happened})
+            zone = self._where() if (window or {}).get("zone") == "profile" else self.zone
+            return len({day_of(at_ms, zone) for at_ms, _ in happened})
         if name == "distinct":
             return len({value for value in values if value not in (None, "")})
         if name in ("first", "last"):
@@ -309,6 +309,37 @@ class Naive:
         if name == "median":
             return statistics.median(values)
         return {"avg": Fraction(sum(values), len(values)), "min": min(values), "max": max(values)}[name]
+
+    def _inside(self, at_ms: int, window: dict[str, Any], now_ms: int) -> bool:
+        """Whether what happened then is in the window now."""
+        zone = self._where() if window.get("zone") == "profile" else self.zone
+        if "within" in window:
+            return now_ms < later(at_ms, window["within"], zone)
+        if "calendar" in window:
+            named = {"today": "this_day", "yesterday": "last_day"}.get(window["calendar"], window["calendar"])
+            which, unit = named.split("_")
+            weeks_from = WEEKDAYS.index(self.rules.get("defaults", {}).get("week_start", "monday"))
+            day = midnight(now_ms, zone)
+            wanted = period(day, unit, weeks_from)
+            while which == "last" and period(day, unit, weeks_from) == wanted:
+                day -= timedelta(days=1)
+            return period(midnight(at_ms, zone), unit, weeks_from) == period(day, unit, weeks_from)
+        if "between" in window and window["between"][0].startswith("P"):
+            near, far = window["between"]
+            return later(at_ms, near, zone) <= now_ms < later(at_ms, far, zone)
+        if "between" in window:
+            first, last = window["between"]
+            return stated(first, zone) <= at_ms < stated(last, zone, last=True)
+        if "since_last" in window:
+            of = window["since_last"]
+            of = of if isinstance(of, dict) else {"did": of}
+            found = self._orders_in(of, "") if of["did"] == "order" else self._events_in(of, of["did"], "")
+            return all(at_ms > one_ms for one_ms, _ in found)
+        if "session" in window:
+            visit = self._visit(now_ms)
+            return bool(visit) and at_ms >= visit[-1].at_ms
+        after, before = window.get("after"), window.get("before")
+        return (after is None or at_ms >= stated(after, zone)) and (before is None or at_ms < stated(before, zone))
 
     def _is_money(self, what: Any, field: str) -> bool:
         return field in ("total", "amount", "revenue", "value")

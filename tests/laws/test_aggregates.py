@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import profiles.aggregates
-from profiles.aggregates import Aggregate, latest, occurrences
-from profiles.moments import parse_duration, zone_named
+from profiles.aggregates import Aggregate, latest, occurrences, totals
+from profiles.moments import Period, parse_duration, zone_named
 from profiles.spec import discover
+from rules.windows import Window, by_period
 from tests.laws.histories import law
 from tests.laws.naive import DAY_MS, milliseconds
 
@@ -25,11 +26,19 @@ def month_later(at_ms: int) -> int:
     return parse_duration("P1M").after(at_ms, BERLIN)
 
 
+def of_calendar(own: bool) -> Window:
+    """The window of last month, of the shop's calendar or of each customer's own."""
+    place = lambda profile: lambda at_ms: (at_ms, at_ms)  # noqa: E731  # not asked here
+    return Window("last month", place, zone=BERLIN, own=own, periods=(Period("month"), 1))
+
+
 FOUND: Final = {spec.name: spec for spec in discover(profiles.aggregates, Aggregate)}
 ALL: Final = {
     **FOUND,
     "occurrences by month": occurrences.kept_by(month_later, "occurrences by month"),
     "latest by month": latest.kept_by(month_later, "latest by month"),
+    "totals by periods": by_period(totals.SPEC, of_calendar(own=False)),
+    "distinct by periods": by_period(latest.SPEC, of_calendar(own=True)),
 }
 
 WORDS = st.sampled_from(["a", "b", "c", 1, "1", 1.5, True])
@@ -50,6 +59,8 @@ VALUES: Final[dict[str, tuple[st.SearchStrategy[Any], tuple[int, ...]]]] = {
     "occurrences by month": (st.none(), (1, 2, 5)),
     "recent": (PRODUCTS, (1, 2, 4)),
     "totals": (NUMBERS, (0,)),
+    "totals by periods": (NUMBERS, (0,)),
+    "distinct by periods": (WORDS, (1, 2, 3)),
     "weighed": (st.tuples(st.sampled_from("abc"), st.integers(1, 3)).map(list), (1, 2, 5)),
 }
 END_OF_JANUARY = milliseconds("2026-01-28T22:00")
@@ -121,7 +132,9 @@ def test_a_state_is_plain_and_bounded(given_: tuple[Aggregate, int, list[tuple[i
     kind, bound, history = given_
     state = state_of(kind, bound, history)
     assert msgpack.unpackb(msgpack.packb(state), strict_map_key=False) == state
-    if kind.name.partition(" ")[0] in ("latest", "occurrences", "recent", "weighed") and state is not None:
+    if " customers " in kind.name and state is not None:
+        assert max(map(len, state.values())) <= bound
+    elif kind.name.partition(" ")[0] in ("latest", "occurrences", "recent", "weighed") and state is not None:
         assert len(state) <= bound
 
 
@@ -132,3 +145,19 @@ def test_stretches_are_no_more_than_are_kept() -> None:
     back = state_of(ALL["buckets"], 3_600_000, [(at_ms, 1) for at_ms in reversed(hours)])
     assert there == back
     assert sorted(there) == hours[-profiles.aggregates.KEPT_MAX :]
+
+
+@pytest.mark.invariant("R26")
+def test_of_customers_own_calendars_so_much_is_kept_as_any_zone_may_ask_for() -> None:
+    kind = by_period(totals.SPEC, of_calendar(own=True))
+    quarters = [END_OF_JANUARY + n * 900_000 for n in range(70 * 96)]
+    state = state_of(kind, 0, [(at_ms, 1) for at_ms in quarters])
+    assert len(state) <= 400
+    # Whatever the zone, the two whole months that could be asked for are there to the last quarter of an hour.
+    for zone in ("Pacific/Kiritimati", "Etc/GMT+12", "Asia/Kathmandu"):
+        where = zone_named(zone)
+        start_ms, end_ms = Period("month").start(quarters[-1], where), quarters[-1] + 1
+        for _ in range(2):
+            wanted = sum(start_ms <= at_ms < end_ms for at_ms in quarters)
+            assert sum(one[0] for cell_ms, one in state.items() if start_ms <= cell_ms < end_ms) == wanted
+            start_ms, end_ms = Period("month").start(start_ms - 1, where), start_ms

@@ -96,7 +96,7 @@ def test_ten_slips_in_one_file_are_told_in_ten_lines_that_say_what_was_wanted() 
         "(a trait of your own goes as custom.orders_payd)",
         "a.yaml:6: segments/seen/did: unknown event type 'prodct_viewed'; did you mean 'product_viewed'?",
         "a.yaml:7: segments/lapsed: unknown operator 'did_nt'; did you mean 'did_not'?",
-        "a.yaml:8: segments/sums/sum: sum within a window may need any number of entries: 'resolution' wanted, like PT1H",
+        "a.yaml:8: segments/sums/sum: sum within P30D may need any number of entries: 'resolution' wanted, like PT1H",
         "a.yaml:9: segments/ring/in_segment: segments in a ring: ring → ring",
         "a.yaml:10: segments/month/older_than: a duration like P3M, P7D, PT2H or 30m wanted, got 'P3Months'",
         "a.yaml:14: triggers/cart/cancel_on/1/evnt: unknown key 'evnt'; did you mean 'event'?",
