@@ -23,6 +23,10 @@ FACTS = ("channel", "coupon", "cart_id", "affiliation")
 """Small properties of an order that rules may ask for."""
 
 
+LINE_ON_DEMAND = ("sku", "name")
+"""What of an order's line is kept only where a rule asks for it: names are long."""
+
+
 class Counted(NamedTuple):
     """An order that counts: since when, for how much (minor units of the shop's currency), with which lines."""
 
@@ -215,6 +219,7 @@ def _write(order: Order, event: Event) -> None:
             item.get("brand", ""),
             item.get("quantity", 1),
             item.get("amount_minor", 0),
+            *((item.get(name, "") if name in event.keeps else "" for name in LINE_ON_DEMAND) if event.keeps else ()),
         )
         for item in props.get("items", ())
     ]

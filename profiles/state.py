@@ -39,13 +39,18 @@ class Trait(NamedTuple):
 
 
 class Line(NamedTuple):
-    """One line of an order. ``amount_minor`` in the order's currency; ``category`` is a path, ``tools/drills``."""
+    """One line of an order. ``amount_minor`` in the order's currency; ``category`` is a path, ``tools/drills``.
+
+    ``sku`` and ``name`` only where a rule asks for them (``Event.keeps``).
+    """
 
     product_id: str
     category: str
     brand: str
     quantity: int
     amount_minor: int
+    sku: str = ""
+    name: str = ""
 
 
 class Refund(NamedTuple):

@@ -94,6 +94,7 @@ class Event:
         trusted: came by a secret key, a signed webhook or a file; else only anonymous ids may be linked.
         backfill: history: changes state, publishes nothing to the outside (R14).
         seen_ms: logical time in the shard; set by the shell, equal to ``received_ms`` unless reordered.
+        keeps: what the rules ask of order lines beside what is always kept; set by the engine, not on the wire.
     """
 
     message_id: str
@@ -109,6 +110,7 @@ class Event:
     trusted: bool = False
     backfill: bool = False
     seen_ms: int = 0
+    keeps: tuple[str, ...] = ()
 
 
 def encode_event(event: Event) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, tzinfo
 from typing import Any, Final
@@ -99,6 +99,7 @@ class _Compiler:
         self.goals: dict[str, Goal] = {}
         self.fields: dict[str, Field] = {}
         self.published: dict[str, PublishedTrait] = {}
+        self.line_keeps: set[str] = set()
         self.families: dict[str, Callable[[str], Reader]] = {}
         for document in documents:
             self._sort_out(document, zone, currency)
@@ -146,6 +147,7 @@ class _Compiler:
             declared=tuple(self.trait_nodes),
             goals=tuple(self.goals.values()),
             fields=self.fields,
+            line_keeps=tuple(sorted(self.line_keeps)),
             earlier=earlier,
             published=tuple(self.published.values()),
         )
@@ -374,6 +376,9 @@ class _Compiler:
         elif quiet_below < known.quiet_below:
             self.aggregates[agg] = replace(known, quiet_below=quiet_below)
         return agg
+
+    def keep_of_lines(self, names: Iterable[str]) -> None:
+        self.line_keeps.update(names)
 
     def event_types(self, node: Node) -> tuple[str, ...]:
         found: list[str] = []

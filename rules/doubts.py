@@ -44,7 +44,17 @@ from rules.series import MEASURES
 
 _ORDERED: Final = ("lt", "lte", "gt", "gte", "between")
 _NUMBER_KINDS: Final = ("number", "money", "span")
-_BESIDE: Final = ("trait", "exists", "missing", "older_than", "newer_than", "within_next", "before", "after")
+_BESIDE: Final = (
+    "trait",
+    "exists",
+    "missing",
+    "older_than",
+    "newer_than",
+    "within_next",
+    "anniversary_within",
+    "before",
+    "after",
+)
 """What stands beside the comparison of a trait's value."""
 _COUNTS: Final = ("times", "distinct", "distinct_days")
 

@@ -375,6 +375,8 @@ class _Turn(Journeys):
         known = _KNOWN.get(event.type) or _known(event.type)
         if rb.fields:
             event = self._state_fields(event, known.change in _STATE_TRAITS, now_ms)
+        if rb.line_keeps:
+            event.keeps = rb.line_keeps
         known.change(p, event)
         cause = (event.type, event.message_id)
         self.late_ms = self._late_by(now_ms)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from datetime import date, datetime, time, tzinfo
 from typing import Any, Final
 
-from profiles.moments import FOREVER, Duration, instant
+from profiles.moments import FOREVER, Duration, instant, local
 from profiles.people import zone_of
 from profiles.state import Profile
 from rules.documents import Node
@@ -50,10 +50,11 @@ def matching(path: str, where: Node | None, scope: Scope) -> tuple[Matching, Cal
             return False, FOREVER
         holds, until_ms = True, FOREVER
         for name, op, age in ages:
-            born = _day(value_at(entity, name))
+            value = value_at(entity, name)
+            born = day_of(value, zone) if isinstance(value, str) else None
             if born is None:
                 return False, FOREVER
-            edge_ms = age.after(instant(datetime.combine(born, time(0), tzinfo=zone)), zone)
+            edge_ms = age.after(midnight(born, zone), zone)
             holds = holds and (now_ms >= edge_ms) == (op == "older_than")
             until_ms = min(until_ms, edge_ms if now_ms < edge_ms else FOREVER)
         return holds, until_ms
@@ -73,8 +74,16 @@ def matching(path: str, where: Node | None, scope: Scope) -> tuple[Matching, Cal
     return matches, nobody_until
 
 
-def _day(value: Any) -> date | None:
+def day_of(value: Any, zone: tzinfo) -> date | None:
+    """The day that a trait states: ``2010-05-17``, the beginning of a time, or that of an instant in the zone."""
+    if type(value) is int:
+        return local(value, zone).date()
     try:
         return date.fromisoformat(value[:10]) if isinstance(value, str) else None
     except ValueError:
         return None
+
+
+def midnight(day: date, zone: tzinfo) -> int:
+    """The first instant of a day in the zone."""
+    return instant(datetime.combine(day, time(0), tzinfo=zone))

@@ -83,6 +83,8 @@ class Rulebook:
     declared: tuple[str, ...]
     goals: tuple[Goal, ...] = ()
     fields: dict[str, Field] = field(default_factory=dict)
+    line_keeps: tuple[str, ...] = ()
+    """What rules ask of the lines of orders beside what is always kept."""
     locale: str = "en"
     earlier: dict[tuple[str, str], CompiledTrigger] = field(default_factory=dict)
     """(trigger, revision) -> a version of before, that journeys may still go by (``rules/versions.py``)."""

@@ -79,6 +79,8 @@ def source_of(named: Node, node: Node, scope: Scope) -> Source:
         # The book keeps no more of an order than these: a condition on anything else would never hold.
         _only(node.get("where"), (*orders.FACTS, "order_id"), "an order")
         _only(node.get("item"), Line._fields, "an order's line")
+        asked = {name for one in node.get("item") or () for name, _ in (one.items() if one.is_map() else ())}
+        scope.keep_of_lines(asked.intersection(orders.LINE_ON_DEMAND))
     status_node, per_node, grid_node = node.get("status_in"), node.get("per"), node.get("resolution")
     status_in: tuple[str, ...] = COUNTING
     if status_node is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import tzinfo
 from fractions import Fraction
@@ -139,6 +139,10 @@ class Scope(Protocol):
         Args:
             quiet_below: while the statistic has fewer entries, an entry more changes nothing for who asks.
         """
+        ...
+
+    def keep_of_lines(self, names: Iterable[str]) -> None:
+        """Ask that these be kept of the lines of orders (``orders.LINE_ON_DEMAND``)."""
         ...
 
     def event_types(self, node: Node) -> tuple[str, ...]:

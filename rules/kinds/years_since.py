@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime, time
 from typing import Any
 
-from profiles.moments import Duration, instant, local
+from profiles.moments import Duration, local
 from profiles.people import zone_of
 from profiles.state import TRAITS, Profile
 from rules.documents import Node
+from rules.entities import day_of, midnight
 from rules.spec import Reader, Scope, TraitExample, TraitKind
 
 
@@ -21,10 +21,10 @@ def _compile(name: str, spec: Node, node: Node, scope: Scope) -> dict[str, Reade
     def read(profile: Profile, now_ms: int) -> tuple[Any, int]:
         value, until_ms = of.read(profile, now_ms)
         zone = scope.zone if shops else zone_of(profile, scope.zone)
-        born = _day(value) if isinstance(value, str) else local(value, zone).date() if type(value) is int else None
+        born = day_of(value, zone)
         if born is None:
             return None, until_ms
-        born_ms = instant(datetime.combine(born, time(0), tzinfo=zone))
+        born_ms = midnight(born, zone)
         years = local(now_ms, zone).year - born.year
         # Of a birthday that is not come yet this year the year before counts; 29 February is the 28th in other years.
         if now_ms < Duration(months=12 * years).after(born_ms, zone):
@@ -33,13 +33,6 @@ def _compile(name: str, spec: Node, node: Node, scope: Scope) -> dict[str, Reade
         return (years, min(until_ms, following_ms)) if years >= 0 else (None, min(until_ms, born_ms))
 
     return {name: Reader(read, "number", of.reads | {("part", TRAITS)})}
-
-
-def _day(value: str) -> date | None:
-    try:
-        return date.fromisoformat(value[:10])
-    except ValueError:
-        return None
 
 
 SPEC = TraitKind(

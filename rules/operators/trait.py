@@ -6,16 +6,20 @@ import math
 from fractions import Fraction
 from typing import Any
 
-from profiles.moments import parse_instant
-from profiles.state import Profile
+from profiles.moments import DAY_MS, FOREVER, Duration, local, parse_instant
+from profiles.people import zone_of
+from profiles.state import TRAITS, Profile
 from rules.compare import NUMERIC, Test, numeric, words
 from rules.documents import Node
+from rules.entities import day_of, midnight
 from rules.spec import UNREADABLE, Judged, OperatorSpec, Reader, Reads, RuleExample, Scope, shown
 from rules.verdict import NO, Answer, Judge, all_of
 from rules.words import Tongue
 
 _AGES = ("older_than", "newer_than")
 _NEXT = "within_next"
+_ANNIVERSARY = "anniversary_within"
+_YEAR_MS = 365 * DAY_MS
 _NUMBERS = ("number", "money", "span")
 _DATES = ("before", "after")
 _OPS = (
@@ -31,6 +35,7 @@ _OPS = (
     "missing",
     *_AGES,
     _NEXT,
+    _ANNIVERSARY,
     *_DATES,
 )
 
@@ -52,7 +57,7 @@ def _judge(node: Node, reader: Reader, scope: Scope) -> tuple[Judge, str, Reads]
     judges: list[Judge] = []
     reads = reader.reads
     texts: list[str] = []
-    for op in (*_AGES, _NEXT, *_DATES):
+    for op in (*_AGES, _NEXT, _ANNIVERSARY, *_DATES):
         operand = node.get(op)
         if operand is None:
             continue
@@ -63,6 +68,11 @@ def _judge(node: Node, reader: Reader, scope: Scope) -> tuple[Judge, str, Reads]
         if op == _NEXT:
             judges.append(_soon(reader, operand, scope))
             texts.append(f"within the next {operand.found()}")
+            continue
+        if op == _ANNIVERSARY:
+            judges.append(_anniversary(reader, operand, scope))
+            reads |= {("part", TRAITS)}
+            texts.append(f"has an anniversary within {operand.found()}")
             continue
         if op in _AGES and operand.is_map():
             judge, age, more = _relative(reader, operand, op, scope)
@@ -80,7 +90,7 @@ def _judge(node: Node, reader: Reader, scope: Scope) -> tuple[Judge, str, Reads]
     rest = {
         key: one
         for key, one in node.items()
-        if key != "trait" and key not in (*_AGES, _NEXT, *_DATES, "exists", "missing")
+        if key != "trait" and key not in (*_AGES, _NEXT, _ANNIVERSARY, *_DATES, "exists", "missing")
     }
     if rest:
         part = Node(rest, node.file, node.line, node.where, node.mistakes)
@@ -146,6 +156,34 @@ def _soon(reader: Reader, operand: Node, scope: Scope) -> Judge:
             return False, until_ms
         from_ms = ahead.before(at_ms, zone)
         return now_ms >= from_ms, min(until_ms, at_ms if now_ms >= from_ms else from_ms)
+
+    return judge
+
+
+def _anniversary(reader: Reader, operand: Node, scope: Scope) -> Judge:
+    """An anniversary to come: it holds from that long before its day begins until that day is over, where the customer
+    is. That of 29 February is on the 28th in other years."""
+    ahead, shop, read = operand.duration(), scope.zone, reader.read
+    if ahead.about_ms() >= _YEAR_MS:
+        operand.wrong(f"anniversary_within: less than a year wanted, got {operand.value}")
+
+    def judge(profile: Profile, now_ms: int) -> Answer:
+        value, until_ms = read(profile, now_ms)
+        zone = zone_of(profile, shop)
+        day = day_of(value, zone)
+        if day is None:
+            return False, until_ms
+        day_ms = midnight(day, zone)
+        nearest = max(1, local(now_ms, zone).year - day.year)
+        for years in (nearest, nearest + 1):
+            begins_ms = Duration(months=12 * years).after(day_ms, zone)
+            ends_ms = Duration(days=1).after(begins_ms, zone)
+            if begins_ms == FOREVER:  # Beyond the calendar: people state such days.
+                break
+            if now_ms < ends_ms:
+                from_ms = ahead.before(begins_ms, zone)
+                return (True, min(until_ms, ends_ms)) if now_ms >= from_ms else (False, min(until_ms, from_ms))
+        return False, until_ms
 
     return judge
 
@@ -225,6 +263,11 @@ def _words(rule: dict[str, Any], t: Tongue) -> str:
     if "within_next" in rest:
         ahead = t.duration(rest.pop("within_next"), than=True)
         said.append(t.pick(f"{name} comes within the next {ahead}", f"{name}: наступит в течение {ahead}"))
+    if "anniversary_within" in rest:
+        ahead = t.duration(rest.pop("anniversary_within"), than=True)
+        said.append(
+            t.pick(f"{name} has its anniversary within the next {ahead}", f"{name}: годовщина в течение {ahead}")
+        )
     for op in ("exists", "missing"):
         if op in rest:
             there = t.there((op == "exists") == (rest.pop(op) is True))
@@ -269,6 +312,16 @@ SPEC = OperatorSpec(
             0d   ana  expect out, wake 7d
             7d   ana  expect in, wake 10d
             10d  ana  expect out, wake none
+            """,
+        ),
+        RuleExample(
+            "{trait: birth_date, anniversary_within: P7D}",
+            """
+            start 2026-02-20T12:00
+            0d                ana  identified birth_date=2000-02-29
+            0d                ana  expect out, wake 2026-02-21T00:00
+            2026-02-21T00:00  ana  expect in, wake 2026-03-01T00:00
+            2026-03-01T00:00  ana  expect out, wake 2027-02-21T00:00
             """,
         ),
         RuleExample(

@@ -64,7 +64,7 @@ def items(draw: st.DrawFn, *, most: int = 2) -> list[dict[str, Any]]:
             "quantity": draw(st.sampled_from([1, 1, 2, 3])),
             "price_e6": draw(st.sampled_from([5_000_000, 12_340_000, 999_999])),
             "category": PRODUCTS[name],
-            **({"brand": "Bosch"} if name in "ac" else {}),
+            **({"brand": "Bosch", "sku": f"{name}-1", "name": f"Drill {name}"} if name in "ac" else {}),
         }
         for name in names
     ]
@@ -74,7 +74,7 @@ SAID: Final[tuple[tuple[str, Any], ...]] = (
     ("gender", "f"), ("gender", "m"), ("custom.mark", 3), ("custom.mark", 8), ("custom.mark", "5"), ("custom.mark", "good"),
     *(("custom.visit_at", at) for at in ("2026-03-29T12:00:00Z", "2026-10-26T02:30:00Z", "2026-02-28T00:00:00Z")),
     ("address.city", "Bonn"), ("address.city", "Ulm"), ("custom.likes", "tea"), ("custom.likes", ["tea", "jam"]), ("custom.likes", ["gin"]),
-    ("birth_date", "2008-03-29"), ("birth_date", "2008-02-29"), ("birth_date", "soon"), ("timezone", "Asia/Tokyo"), ("timezone", "America/St_Johns"), ("timezone", "Europe/Berlin"),
+    ("birth_date", "2008-03-29"), ("birth_date", "2027-01-02"), ("birth_date", "2008-02-29"), ("birth_date", "soon"), ("timezone", "Asia/Tokyo"), ("timezone", "America/St_Johns"), ("timezone", "Europe/Berlin"),
     ("children", [{"born": "2023-03-30", "name": "Max"}, {"born": "2010-05-01"}]), ("children", [{"born": "2026-02-28", "name": "Ida"}]),
 )  # fmt: skip
 CAMPAIGNS: Final[tuple[dict[str, str], ...]] = (
@@ -419,7 +419,7 @@ def measures_of(draw: st.DrawFn, types: list[str]) -> dict[str, Any]:
 def conditions_on_items() -> st.SearchStrategy[list[dict[str, Any]]]:
     """What lines may be asked for."""
     one: st.SearchStrategy[dict[str, Any]] = st.sampled_from(
-        [{"category": "tools"}, {"product_id": "a"}, {"product_id": ["a", "d"]}, {"brand": "Bosch"}, {"quantity": {"gte": 2}}, {"category": {"ends_with": "s"}}]
+        [{"category": "tools"}, {"product_id": "a"}, {"product_id": ["a", "d"]}, {"brand": "Bosch"}, {"quantity": {"gte": 2}}, {"category": {"ends_with": "s"}}, {"sku": "a-1"}, {"name": {"starts_with": "Drill"}}, {"name": {"ne": "Drill a"}}]
     )  # fmt: skip
     return st.lists(one, min_size=1, max_size=2)
 
@@ -502,6 +502,7 @@ def traits() -> st.SearchStrategy[dict[str, Any]]:
         ("address.city", chosen({"eq": "Bonn"}, {"ne": "Ulm"}, {"missing": True})),
         ("custom.likes", chosen({"contains": "tea"}, {"contains_all": ["tea", "jam"]}, {"contains_any": ["jam", "cup"]})),
         ("age", numbers(16, 17, 18)),
+        *((name, chosen(*({"anniversary_within": ahead} for ahead in ("PT12H", "P1D", "P30D")))) for name in ("birth_date", "first_order_at")),
         ("usual_hour", numbers(0, 12, 22, 23)),
         ("interests.tools", numbers(0, 1, 2, 5, 7)),
         ("interests.top", chosen({"eq": "tools"}, {"ne": "garden"}, {"exists": True})),

@@ -49,6 +49,8 @@ class Line(NamedTuple):
     brand: str
     quantity: int
     amount: int
+    sku: str = ""
+    name: str = ""
 
 
 class Order(NamedTuple):
@@ -253,6 +255,23 @@ class Naive:
         day = "02-28" if born.endswith("02-29") and not _is_leap(int(today[:4])) else born[5:]
         return int(today[:4]) - int(born[:4]) - (today[5:] < day)
 
+    def _is_anniversary(self, value: Any, ahead: str, now_ms: int) -> bool:
+        """Whether so soon, or today, there is a day of a later year that is called alike."""
+        zone = self._where()
+        try:
+            day = datetime.fromisoformat(value) if isinstance(value, str) else midnight(value, zone)
+        except (ValueError, TypeError):
+            return False
+        wall = midnight(now_ms, zone)
+        for days in range(400):
+            one = wall + timedelta(days=days)
+            is_named_so = (one.month, one.day) == (day.month, day.day) or (
+                (day.month, day.day) == (2, 29) and (one.month, one.day) == (2, 28) and not _is_leap(one.year)
+            )
+            if is_named_so and one.year > day.year:
+                return sooner(stated(one.isoformat(), zone), ahead, zone) <= now_ms
+        raise AssertionError("a year without an anniversary")
+
     def _newest(self, path: str) -> Any:
         said = [
             (one.at_ms, one.source, repr(one.traits[path]), one.traits[path])
@@ -430,7 +449,15 @@ class Naive:
         props = max(reports, key=lambda one: (one.at_ms, one.props["total_minor"])).props
         amount = props["total_minor"]
         lines = [
-            Line(i["product_id"], i.get("category", ""), i.get("brand", ""), i["quantity"], i.get("amount_minor", 0))
+            Line(
+                i["product_id"],
+                i.get("category", ""),
+                i.get("brand", ""),
+                i["quantity"],
+                i.get("amount_minor", 0),
+                i.get("sku", ""),
+                i.get("name", ""),
+            )
             for i in props.get("items", [])
         ]
         back = 0
@@ -459,6 +486,8 @@ class Naive:
         path = rule["trait"]
         value = self.trait(path, now_ms)
         ops = {op: operand for op, operand in rule.items() if op != "trait"}
+        if "anniversary_within" in ops and not self._is_anniversary(value, ops.pop("anniversary_within"), now_ms):
+            return False
         for op in ("older_than", "newer_than", "within_next", "before", "after"):
             if op in ops:
                 operand = ops.pop(op)

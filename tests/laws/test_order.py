@@ -96,7 +96,7 @@ def test_the_order_book_tells_what_a_reading_of_all_reports_finds(
     wanted = [(one.at_ms, one.order_id, one.amount, one.lines) for one in naive.orders(status_in, currency)]
     profile = Profile(ADDRESS)
     for one in data.draw(st.permutations(told)):
-        resolve(one.type).change(profile, event_of(one))
+        resolve(one.type).change(profile, event_of(one, keeps=orders.LINE_ON_DEMAND))
     found = [
         (one.at_ms, one.order_id, one.amount_minor, one.lines) for one in orders.fold(profile, status_in, currency)
     ]

@@ -103,7 +103,7 @@ def test_amounts_of_events_compare_in_the_shops_currency() -> None:
         ("{did: order, avg: {field: totl, gte: 1}}", "got 'totl'; did you mean 'total'?"),
         ("{did: order, distinct: {field: total, gte: 1}}", "distinct of order: one of product_id, category, brand, channel"),
         ("{did: order, where: [{total: {gte: 5}}]}", "of an order channel, coupon, cart_id, affiliation, order_id are known"),
-        ("{did: order, item: [{name: Mug}]}", "of an order's line product_id, category, brand, quantity, amount_minor are known"),
+        ("{did: order, item: [{nam: Mug}]}", "of an order's line product_id, category, brand, quantity, amount_minor, sku, name are known, not 'nam'; did you mean 'name'?"),
         ("{did: email_opened, where: [{machin: true}]}", "scenario:1: segments/a/where/1/machin: email_opened has no property 'machin'; did you mean 'machine'?"),
         ("{did: [cart_viewed, page_viewed], where: [{urk: x}]}", "has no property 'urk'; did you mean 'url'? (a property of your own goes as custom.urk)"),
         ("{did_not: product_viewed, item: [{categry: x}]}", "an item of product_viewed has no property 'categry'; did you mean 'category'?"),

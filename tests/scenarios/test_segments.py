@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import pytest
 
+from profiles.codec import encode
 from profiles.errors import BadDocument
 from rules.scenarios import Run, check
 from tests.scenarios.pack import SHOP
@@ -225,6 +226,45 @@ def test_an_order_of_many_lines_counts_once_unless_items_are_counted() -> None:
         2d  ana  expect segments tool_orders
         """
     )
+
+
+@pytest.mark.mechanic("M12")
+@pytest.mark.mechanic("D5")
+def test_lines_are_asked_by_name_and_article_number_in_whatever_order_they_are_told() -> None:
+    done = check(
+        """
+        segment bought_mug = {did: order, item: [{name: {starts_with: Mug}}]}
+        segment article = {did: order, item: [{sku: M-12}], times: {gte: 2}}
+        segment armani_suit = {did: order, item: [{category: suits}, {brand: Armani}, {name: {matches: "(?i)three.piece"}}], window: {calendar: this_month}}
+        segment added_mug = {did: product_added, item: [{name: Mug blue}]}
+        start 2026-01-10T00:00
+        0d                ana  product_added product=m price=5 name="Mug blue"
+        0d                ana  order_completed order_id=1 total=10 product=m price=5 name="Mug blue" sku=M-12 product=x price=5 sku=X
+        0d                ana  expect segments added_mug, bought_mug
+        1d                ana  order_completed order_id=2 total=10 product=m price=5 sku=M-12
+        1d                ana  expect segments added_mug, article, bought_mug
+        2d                ana  order_completed order_id=3 total=900 product=s price=900 name="Suit, Three Piece" brand=Armani category=suits
+        2d                ana  expect segments added_mug, armani_suit, article, bought_mug
+        3d                ana  order_updated order_id=1 total=5 product=x price=5 sku=X
+        3d                ana  expect segments added_mug, armani_suit
+        4d                ana  order_updated order_id=1 total=5 product=m price=5 sku=M-12 late=2d       # an older word
+        4d                ana  expect segments added_mug, armani_suit
+        2026-02-01T00:00  ana  expect segments added_mug
+        """
+    )
+    assert done.world.rulebook.line_keeps == ("name", "sku")
+
+
+@pytest.mark.mechanic("M12")
+def test_what_no_rule_asks_of_a_line_is_not_kept() -> None:
+    done = check(
+        """
+        segment drills = {did: order, item: [{category: tools}]}
+        0d  ana  order_completed order_id=1 total=10 product=d price=10 name="Drill 9" sku=D-9 category=tools
+        0d  ana  expect in
+        """
+    )
+    assert b"Drill 9" not in encode(done.world.profile("user:ana"))
 
 
 @pytest.mark.mechanic("M16")
