@@ -584,12 +584,43 @@ def goals(draw: st.DrawFn) -> dict[str, Any]:
     return {**rule, measure: draw(numbers(0, 1, 2, 3))} if measure else rule
 
 
+BINDINGS: Final[tuple[tuple[dict[str, Any], dict[str, Any]], ...]] = (
+    ({"did": "product_viewed"}, {"did": "order", "item": [{"product_id": "$v.product_id"}]}),
+    ({"did": "product_viewed", "item": [{"category": "tools"}]}, {"did": "order", "item": [{"category": "$v.category"}], "status_in": "delivered"}),
+    ({"did": "order", "where": [{"channel": "web"}]}, {"did": "order", "where": [{"channel": "$v.channel"}]}),
+    ({"did": "order"}, {"did": "product_viewed", "item": [{"product_id": "$v.product_id"}, {"quantity": {"gte": 1}}]}),
+    ({"did": "sms_sent"}, {"did": ["sms_link_clicked", "page_viewed"]}),
+    ({"did": "sms_link_clicked"}, {"did": "sms_link_clicked", "where": [{"delivery_id": "$v.delivery_id"}]}),
+    ({"did": ["page_viewed", "email_opened"]}, {"did": "order"}),
+    ({"did": "dice_rolled"}, {"did": "dice_rolled", "where": [{"custom.points": {"gte": 1}}]}),
+)  # fmt: skip
+
+
+@st.composite
+def sequences(draw: st.DrawFn) -> dict[str, Any]:
+    """One thing after another, or not."""
+    first, second = draw(st.sampled_from(BINDINGS))
+    first = {**first, **({"as": "v"} if "$v" in repr(second) else {})}
+    lengths = st.sampled_from(("PT1H", "P1D", "P2D", "P7D", "P1M"))
+    if draw(st.integers(0, 2)) == 0:
+        first["window"] = draw(st.one_of(windows(), windows("count"))).get("window", {"within": "P28D"})
+    steps: list[dict[str, Any]] = [first]
+    if draw(st.integers(0, 3)) == 0:
+        between = draw(st.sampled_from(["page_viewed", "order", ["identified", "product_viewed"]]))
+        steps.append({"then": {"did": between}, "within": draw(lengths)})
+    steps.append({draw(st.sampled_from(["then", "then_not"])): second})
+    if draw(st.integers(0, 3)):
+        steps[-1]["within"] = draw(lengths)
+    return {"sequence": steps}
+
+
 @lru_cache
 def rules(*, carts: bool = False) -> st.SearchStrategy[dict[str, Any]]:
     """Trees of rules."""
     atoms = [
         did_events(),
         did_orders(),
+        sequences(),
         traits(),
         consents(),
         dates(),

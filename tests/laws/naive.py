@@ -25,6 +25,7 @@ BY_PERSON = (
 )  # fmt: skip
 TOUCH = ("source", "medium", "campaign", "term", "content", "click", "referrer")
 WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+_EVER = {"after": "1970-01-01"}
 COUNTING = ("paid", "shipped", "delivered")
 DIGITS = {"USD": 2, "EUR": 2, "JPY": 0, "KWD": 3}
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -220,7 +221,69 @@ class Naive:
             return any(self._is_child(one, listed(rule["where"]), now_ms) for one in children)
         if "reached_goal" in rule:
             return self._reached(rule, now_ms)
+        if "sequence" in rule:
+            return self._followed(rule["sequence"], [], now_ms)
         raise AssertionError(rule)
+
+    def _followed(self, steps: list[dict[str, Any]], before: list[dict[str, Any]], now_ms: int) -> bool:
+        """Whether the rest of a sequence came after what is before it, as it was asked to."""
+        if not steps:
+            return True
+        one, rest = steps[0], steps[1:]
+        if "did" in one:
+            first = [found for found in self._acts(one) if self._inside(found["@"], one.get("window", _EVER), now_ms)]
+            compared_later = set(re.findall(r"\$v\.(\w+)", repr(rest)))
+            first = [found for found in first if compared_later <= set(found)]
+            return any(self._followed(rest, [{**found, "as": one.get("as")}], now_ms) for found in first)
+        asked = one.get("then") or one["then_not"]
+        last_ms = before[-1]["@"]
+        end_ms = later(last_ms, one["within"], self.zone) if "within" in one else None
+        after = [
+            found
+            for found in self._acts(asked)
+            if last_ms < found["@"]
+            and (end_ms is None or found["@"] < end_ms)
+            and all(
+                self._same(found, condition_, before)
+                for condition_ in (*listed(asked.get("where")), *listed(asked.get("item")))
+            )
+        ]
+        if "then_not" in one:
+            return not after and (end_ms is None or now_ms >= end_ms)
+        return any(self._followed(rest, [*before, {**found, "as": asked.get("as")}], now_ms) for found in after)
+
+    def _same(self, found: dict[str, Any], asked: dict[str, Any], before: list[dict[str, Any]]) -> bool:
+        for name, wanted in asked.items():
+            if str(wanted).startswith("$"):
+                of, _, field = wanted[1:].partition(".")
+                (earlier,) = [one for one in before if one["as"] == of]
+                if name not in found or field not in earlier or found[name] != earlier[field]:
+                    return False
+        return True
+
+    def _acts(self, asked: dict[str, Any]) -> list[dict[str, Any]]:
+        """What a step means: when (``@``), with the properties of the event or order and, each by itself, of its items."""
+        happened: list[tuple[int, dict[str, Any], list[dict[str, Any]]]] = []
+        if asked["did"] == "order":
+            for order in self.orders(asked.get("status_in", COUNTING), self.currency):
+                lines = [{name: value for name, value in line._asdict().items() if value != ""} for line in order.lines]
+                happened.append((order.at_ms, {**order.facts, "order_id": order.order_id}, lines))
+        else:
+            happened = [
+                (one.at_ms, one.props, one.props.get("items", []))
+                for one in self.known
+                if one.type in listed(asked["did"])
+            ]
+        found = []
+        for at_ms, props, items in happened:
+            if all(condition(props, _unbound(where)) for where in listed(asked.get("where"))):
+                wanted = [_unbound(one) for one in listed(asked.get("item"))]
+                if "item" not in asked:
+                    items = items or [{}]  # Whoever asks for no item may still compare one.
+                found += [
+                    {**props, **item, "@": at_ms} for item in items if all(condition(item, one) for one in wanted)
+                ]
+        return found
 
     def _is_child(self, child: dict[str, Any], where: list[dict[str, Any]], now_ms: int) -> bool:
         for one in where:
@@ -819,6 +882,11 @@ class Naive:
         if whole and whole[3] == "denied" and whole[0] >= one_topic[0]:
             return "denied"
         return one_topic[3]
+
+
+def _unbound(asked: dict[str, Any]) -> dict[str, Any]:
+    """The conditions that stand by themselves."""
+    return {name: wanted for name, wanted in asked.items() if not str(wanted).startswith("$")}
 
 
 def _is_leap(year: int) -> bool:

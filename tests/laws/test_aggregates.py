@@ -14,6 +14,7 @@ import profiles.aggregates
 from profiles.aggregates import Aggregate, latest, occurrences, totals
 from profiles.moments import Period, parse_duration, zone_named
 from profiles.spec import discover
+from rules.compile import compile_rules
 from rules.windows import Window, by_period
 from tests.laws.histories import law
 from tests.laws.naive import DAY_MS, milliseconds
@@ -32,6 +33,13 @@ def of_calendar(own: bool) -> Window:
     return Window("last month", place, zone=BERLIN, own=own, periods=(Period("month"), 1))
 
 
+def of_a_sequence() -> Aggregate:
+    """The statistic that sequences stand on."""
+    book = compile_rules([("a", "segments: {a: {sequence: [{did: page_viewed}, {then: {did: product_viewed}}]}}")])
+    (kept,) = book.aggregates
+    return Aggregate("sequence", "", kept.add, kept.merge)
+
+
 FOUND: Final = {spec.name: spec for spec in discover(profiles.aggregates, Aggregate)}
 ALL: Final = {
     **FOUND,
@@ -39,6 +47,7 @@ ALL: Final = {
     "latest by month": latest.kept_by(month_later, "latest by month"),
     "totals by periods": by_period(totals.SPEC, of_calendar(own=False)),
     "distinct by periods": by_period(latest.SPEC, of_calendar(own=True)),
+    "sequence": of_a_sequence(),
 }
 
 WORDS = st.sampled_from(["a", "b", "c", 1, "1", 1.5, True])
@@ -58,6 +67,7 @@ VALUES: Final[dict[str, tuple[st.SearchStrategy[Any], tuple[int, ...]]]] = {
     "occurrences": (st.none(), (1, 2, 5)),
     "occurrences by month": (st.none(), (1, 2, 5)),
     "recent": (PRODUCTS, (1, 2, 4)),
+    "sequence": (st.tuples(st.integers(0, 1), st.sampled_from(["a", 1, True, None])).map(list), (1, 3, 9)),
     "totals": (NUMBERS, (0,)),
     "totals by periods": (NUMBERS, (0,)),
     "distinct by periods": (WORDS, (1, 2, 3)),
@@ -134,7 +144,9 @@ def test_a_state_is_plain_and_bounded(given_: tuple[Aggregate, int, list[tuple[i
     assert msgpack.unpackb(msgpack.packb(state), strict_map_key=False) == state
     if " customers " in kind.name and state is not None:
         assert max(map(len, state.values())) <= bound
-    elif kind.name.partition(" ")[0] in ("latest", "occurrences", "recent", "weighed") and state is not None:
+    elif (
+        kind.name.partition(" ")[0] in ("latest", "occurrences", "recent", "sequence", "weighed") and state is not None
+    ):
         assert len(state) <= bound
 
 
