@@ -23,11 +23,13 @@ from profiles.state import Profile
 from profiles.undo import pack_undo
 from profiles.wire import (
     DEAD_LETTERS,
+    ERASE,
     ERASURES,
     FORWARD,
     INPUT_TOPICS,
     MARK,
     ORDER_EVENTS,
+    PART,
     PROFILE_COMMANDS,
     Command,
     Coordinates,
@@ -35,6 +37,7 @@ from profiles.wire import (
     Record,
     Wake,
     dead_letter,
+    decode_event,
     encode_command,
     is_operators,
 )
@@ -92,10 +95,24 @@ class Bugs:
             )
 
 
+_FAR: Final = (ERASE, PART)
+"""Commands that are told on to addresses that nobody here has named."""
+_NONE: Final = (-1, False)
 _UNTOUCHED: Final = (ERASED, REFUSED, THROTTLED)
 """Outcomes that leave the profile as it was: nothing to be written but what is told of them."""
 BEHIND: Final = "behind"
 """Not the core's word: what a shard has behind it is not stepped again."""
+
+
+def _concerned(command: Command) -> list[str]:
+    """The addresses that may hear of a command."""
+    found = [command.address, command.other]
+    if command.kind == FORWARD:
+        try:
+            found += decode_event(command.body).identifiers
+        except BadInput:
+            pass  # It is set aside when its turn comes.
+    return found
 
 
 class Computing:
@@ -137,66 +154,167 @@ class Computing:
         self.decisions: dict[tuple[str, str], int] = defaultdict(int)
         self.done: list[tuple[str, Event | Command | Wake, int, tuple[Kept, ...]]] = []  # with the address
         self.reordered = 0
+        self.place = 0  # of the input being applied; a wake comes after all
+        self.is_abreast = False
+        self.is_alone = False  # whom it belongs to hears of nobody in this batch
+        self.latest_ms = clock_ms - GRACE_MS if clock_ms else FOREVER
+        self.untold: dict[int, tuple[Held, list[Command], str, int, int]] = {}  # place -> what ``_tell`` wants
+        self.newest: dict[int, tuple[int, bool]] = {}  # partition -> (place of its newest input, is it history)
 
     # --- inputs
 
     def apply(self, inputs: list[tuple[Group, Input]]) -> None:
-        """Step each input, in order of logical time over all partitions."""
-        owned, bugs, shards, rulebook, clock_ms = self.owned, self.bugs, self.shards, self.rulebook, self.clock_ms
-        last, at_hand, outcomes, done = self.last, self.hands.get, self.outcomes, self.done
-        bugs.count_inputs(len(inputs))
-        abreast = owned.is_alone()
-        latest_ms = self.clock_ms - GRACE_MS if self.clock_ms else FOREVER
-        for place, (group, one) in enumerate(inputs):
-            at_ms, topic, offset, given, _, _ = one
-            if isinstance(given, BadInput):
-                self._dead(group, one, given.reason, str(given))
-                continue
-            if type(given) is Command and given.kind == MARK:
-                outcomes[topic, "mark"] += 1
-                continue
-            address = given.address
-            held = at_hand(address)
-            if held is None or held.shard % group.partitions != group.partition:
-                self._misplaced(group, one, given)
-                continue
-            shard = shards[held.shard]
-            if offset < shard.next[topic]:
-                outcomes[topic, BEHIND] += 1
-                continue  # This shard has it behind it: another shard of the partition lagged.
-            if type(given) is Command and not is_operators(given) and self._taken_before(shard, given):
-                outcomes[topic, DUPLICATE] += 1
-                continue
-            if at_ms < shard.clock_ms or given.received_ms < at_ms:
-                self.reordered += 1
-            if at_ms > shard.clock_ms:
-                shard.clock_ms = at_ms
-            # A command may come long behind its time, from a worker that lags: of its profile, which waited for it behind
-            # the gate, it is no news that the shard has gone on.
-            given.seen_ms = shard.clock_ms if type(given) is Event else max(given.received_ms, held.profile.seen_ms)
-            group.backfill = given.backfill
-            # With all partitions here and abreast, everything before this input has been applied everywhere.
-            gate_ms = max(group.gate_ms, min(at_ms, latest_ms)) if abreast else group.gate_ms
-            without: tuple[Kept, ...] = ()
-            try:
-                out = step(held.profile, given, rulebook, gate_ms=gate_ms, clock_ms=clock_ms)
-                bugs.in_a_row = 0
-            except Exception as error:
-                found = self._again(held, given, gate_ms, error)
-                if isinstance(found, Exception):
-                    self._failed(group, one, held, found)
-                    continue
-                out, without = found
-            outcomes[topic, out.outcome] += 1
-            done.append((address, given, gate_ms, without))
-            self._collect(held, out)
-            if topic == ORDERS_TOPIC and isinstance(given, Event) and self._is_foreign(given):
-                metrics.FOREIGN.inc()
-            if out.commands:
-                self._tell(held, out.commands, one.raw.topic, offset, gate_ms)
-            if last[address] == place and held.batch == self.number:
-                self._seal(held)  # While the processor still has it at hand.
+        """Step each input.
+
+        What a profile is given comes in the order of logical time, and so do the inputs of all profiles that may hear
+        of each other. The others go one after the other, each with all its inputs: a profile is many small objects, and
+        to fetch them into the processor's caches costs as much as a step.
+        """
+        self.bugs.count_inputs(len(inputs))
+        self.is_abreast = self.owned.is_alone()
+        alone, mixed = self._apart(inputs)
+        reached = self._apply_alone(alone, inputs)
+        for place in sorted([*mixed, *self.untold]):
+            untold = self.untold.pop(place, None)
+            if untold is None:
+                self._apply(place, *inputs[place])
+            else:
+                self.place = place
+                self._tell(*untold)
+        for shard, clock_ms in reached.items():
+            self.shards[shard].clock_ms = max(self.shards[shard].clock_ms, clock_ms)
+        for partition, (_, is_history) in self.newest.items():
+            self.owned.groups[partition].backfill = is_history
+        self.place = len(inputs)
         self._advance(inputs)
+
+    def _apart(self, inputs: list[tuple[Group, Input]]) -> tuple[dict[str, list[int]], list[int]]:
+        """Places of the inputs: by address, of those whom nobody else in the batch can tell anything; and of all others."""
+        hands = self.hands
+        alone: dict[str, list[int]] = {}
+        mixed: list[int] = []
+        linked: set[str] = set()
+        for place, (group, one) in enumerate(inputs):
+            given = one.given
+            if type(given) is Event:
+                address = given.address
+                held = hands.get(address)
+                if held is not None and held.shard % group.partitions == group.partition:
+                    p, others = held.profile, given.identifiers
+                    # A newcomer's number is drawn in the order of time, so that whoever does it again draws the same.
+                    if (
+                        p.ordinal < 0
+                        or p.forward
+                        or p.held
+                        or (others and not all(other in p.links for other in others))
+                    ):
+                        linked.add(address)
+                        linked.update(others)
+                    if address in alone:
+                        alone[address].append(place)
+                    else:
+                        alone[address] = [place]
+                    continue
+            elif type(given) is Command and given.kind != MARK:
+                if given.kind in _FAR or is_operators(given):
+                    return {}, list(range(len(inputs)))
+                linked.update(_concerned(given))
+            mixed.append(place)
+        if not self._spread(linked):
+            return {}, list(range(len(inputs)))
+        for address in linked & alone.keys():
+            mixed += alone.pop(address)
+        return alone, mixed
+
+    def _spread(self, linked: set[str]) -> bool:
+        """Add whom these forward to.
+
+        Returns:
+            Whether that is all: whoever leads to an erased person is erased, with all who lead to him.
+        """
+        asked = list(linked)
+        while asked:
+            held = self.hands.get(asked.pop())
+            if held is None:
+                continue
+            if held.profile.erased_ms:
+                return False
+            forward = held.profile.forward
+            if forward and forward not in linked:
+                linked.add(forward)
+                asked.append(forward)
+        return True
+
+    def _apply_alone(self, alone: dict[str, list[int]], inputs: list[tuple[Group, Input]]) -> dict[int, int]:
+        """Apply address by address, what each has to tell kept for its place in time; shard -> how far that brings its clock."""
+        starts: dict[int, int] = {}
+        reached: dict[int, int] = {}
+        self.is_alone = True
+        for address, places in alone.items():
+            shard = self.shards[self.hands[address].shard]
+            shard.clock_ms = starts.setdefault(shard.number, shard.clock_ms)
+            for place in places:
+                self._apply(place, *inputs[place])
+            reached[shard.number] = max(shard.clock_ms, reached.get(shard.number, 0))
+        self.is_alone = False
+        for number, start_ms in starts.items():
+            self.shards[number].clock_ms = start_ms
+        return reached
+
+    def _apply(self, place: int, group: Group, one: Input) -> None:
+        at_ms, topic, offset, given, _, _ = one
+        self.place = place
+        if isinstance(given, BadInput):
+            self._dead(group, one, given.reason, str(given))
+            return
+        if type(given) is Command and given.kind == MARK:
+            self.outcomes[topic, "mark"] += 1
+            return
+        address = given.address
+        held = self.hands.get(address)
+        if held is None or held.shard % group.partitions != group.partition:
+            self._misplaced(group, one, given)
+            return
+        shard = self.shards[held.shard]
+        if offset < shard.next[topic]:
+            self.outcomes[topic, BEHIND] += 1
+            return  # This shard has it behind it: another shard of the partition lagged.
+        if type(given) is Command and not is_operators(given) and self._taken_before(shard, given):
+            self.outcomes[topic, DUPLICATE] += 1
+            return
+        if at_ms < shard.clock_ms or given.received_ms < at_ms:
+            self.reordered += 1
+        if at_ms > shard.clock_ms:
+            shard.clock_ms = at_ms
+        # A command may come long behind its time, from a worker that lags: of its profile, which waited for it behind
+        # the gate, it is no news that the shard has gone on.
+        given.seen_ms = shard.clock_ms if type(given) is Event else max(given.received_ms, held.profile.seen_ms)
+        if place > self.newest.get(group.partition, _NONE)[0]:
+            self.newest[group.partition] = (place, given.backfill)
+        # With all partitions here and abreast, everything before this input has been applied everywhere.
+        gate_ms = max(group.gate_ms, min(at_ms, self.latest_ms)) if self.is_abreast else group.gate_ms
+        without: tuple[Kept, ...] = ()
+        try:
+            out = step(held.profile, given, self.rulebook, gate_ms=gate_ms, clock_ms=self.clock_ms)
+            self.bugs.in_a_row = 0
+        except Exception as error:
+            found = self._again(held, given, gate_ms, error)
+            if isinstance(found, Exception):
+                self._failed(group, one, held, found)
+                return
+            out, without = found
+        self.outcomes[topic, out.outcome] += 1
+        self.done.append((address, given, gate_ms, without))
+        self._collect(held, out)
+        if topic == ORDERS_TOPIC and isinstance(given, Event) and self._is_foreign(given):
+            metrics.FOREIGN.inc()
+        if out.commands:
+            if self.is_alone:
+                self.untold[place] = (held, out.commands, one.raw.topic, offset, gate_ms)
+            else:
+                self._tell(held, out.commands, one.raw.topic, offset, gate_ms)
+        if self.last[address] == place and held.batch == self.number:
+            self._seal(held)  # While the processor still has it at hand.
 
     def _is_foreign(self, event: Event) -> bool:
         """An amount that no trait of the shop's currency can count: another currency, and no rate (SPEC part 5)."""
@@ -243,7 +361,9 @@ class Computing:
             ordinal = told.get((sender.shard, stream), 0)
             told[sender.shard, stream] = ordinal + 1
             command.cause = Coordinates(sender.shard, stream, offset, ordinal)
-            self._draft(sender.shard).records.append(Record(PROFILE_COMMANDS, command.address, encode_command(command)))
+            self._draft(sender.shard).tell(
+                self.place, Record(PROFILE_COMMANDS, command.address, encode_command(command))
+            )
             target = owned.at_hand(command.address)
             number = target.shard if target is not None else shard_of(command.address)
             lane = (number, sender.shard, stream)
@@ -344,7 +464,9 @@ class Computing:
         if out.members:
             draft.members.extend((name, profile.ordinal, member) for name, member in out.members)
         if out.records:
-            draft.records.extend(self.owned.with_coupons(out.records, out.coupons) if out.coupons else out.records)
+            place = self.place
+            told = self.owned.with_coupons(out.records, out.coupons) if out.coupons else out.records
+            draft.told.extend([(place, record) for record in told])
         for decision in out.decisions:
             self.decisions[decision] += 1
         if out.parted:
@@ -367,7 +489,7 @@ class Computing:
         draft.undo_gone.append(profile.address)
         key = self.owned.tomb_key(profile.address)
         receipt = orjson.dumps({**told, "hash": key})
-        draft.records.append(Record(ERASURES, key, receipt))
+        draft.tell(self.place, Record(ERASURES, key, receipt))
         if not told["alias"]:
             draft.receipts[told["command"]] = receipt
 
@@ -447,7 +569,7 @@ class Computing:
                 "rules": self.rulebook.hash,
             },
         )
-        self._draft(held.shard).records.append(Record(DEAD_LETTERS, held.profile.address, value))
+        self._draft(held.shard).tell(self.place, Record(DEAD_LETTERS, held.profile.address, value))
         metrics.DEAD.labels(reason).inc()
         if reason == "bug":
             log.error("step failed on a %s of shard %d: %s", stuck.kept[0], held.shard, type(cause).__name__)
@@ -471,7 +593,7 @@ class Computing:
             at=iso(max(one.at_ms, shard.clock_ms)),
             where={"partition": raw.partition, "offset": raw.offset, "rules": self.rulebook.hash},
         )
-        self._draft(number).records.append(Record(DEAD_LETTERS, key, value))
+        self._draft(number).tell(self.place, Record(DEAD_LETTERS, key, value))
         metrics.DEAD.labels(reason).inc()
         self.outcomes[one.topic, "dead"] += 1
 
@@ -489,7 +611,7 @@ class Computing:
         other = "" if isinstance(given, Event) else given.other
         cause = Coordinates(number, one.raw.topic, one.offset, 0)
         command = Command(kind, given.address, other, link, body, given.received_ms, cause, given.backfill)
-        self._draft(number).records.append(Record(PROFILE_COMMANDS, given.address, encode_command(command)))
+        self._draft(number).tell(self.place, Record(PROFILE_COMMANDS, given.address, encode_command(command)))
         self.outcomes[one.topic, "forwarded"] += 1
 
     def batch(self, woken: list[str]) -> Batch:
@@ -499,6 +621,7 @@ class Computing:
         flying = owned.flying
         for number in sorted(self.drafts):
             draft = self.drafts[number]
+            draft.put_in_order()
             write = effects.write_of(self.shards[number], draft, self.ids.token(), self.rulebook.hash)
             for address, held in draft.touched.items():
                 if not held.sealed:

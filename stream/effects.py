@@ -66,9 +66,14 @@ class Shard:
 
 @dataclass(slots=True)
 class Draft:
-    """A shard's part of a batch, while it is computed."""
+    """A shard's part of a batch, while it is computed.
+
+    Attributes:
+        told: what will be its records, each with the place in the batch of what caused it.
+    """
 
     records: list[Record] = field(default_factory=list)
+    told: list[tuple[int, Record]] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     members: list[tuple[str, int, bool]] = field(default_factory=list)
     taken: dict[tuple[int, str], tuple[int, int]] = field(default_factory=dict)
@@ -77,6 +82,19 @@ class Draft:
     receipts: dict[str, bytes] = field(default_factory=dict)
     undo_gone: list[str] = field(default_factory=list)
     undo: dict[str, list[bytes]] = field(default_factory=dict)
+
+    def tell(self, place: int, record: Record) -> None:
+        """Send a record, caused by the input at that place of the batch."""
+        self.told.append((place, record))
+
+    def put_in_order(self) -> None:
+        """Make what was told the records, in the order of their causes."""
+        self.told.sort(key=_cause)
+        self.records = [record for _, record in self.told]
+
+
+def _cause(told: tuple[int, Record]) -> int:
+    return told[0]
 
 
 @dataclass(slots=True)
