@@ -13,10 +13,13 @@ SILENT_S_MAX: Final = 60.0
 POLL_MS: Final = 200
 
 
-async def lying(topic: str, partitions: int, options: Mapping[str, Any]) -> AsyncIterator[Any]:
+async def lying(
+    topic: str, partitions: int, options: Mapping[str, Any], *, last: int | None = None
+) -> AsyncIterator[Any]:
     """Every record that lies there now; of a partition in its order.
 
     Args:
+        last: only so many of each partition, the latest; sometimes more.
         options: how to reach the brokers, as aiokafka takes it.
     Raises:
         OSError: a broker did not answer.
@@ -29,6 +32,10 @@ async def lying(topic: str, partitions: int, options: Mapping[str, Any]) -> Asyn
         places = [TopicPartition(topic, partition) for partition in range(partitions)]
         consumer.assign(places)
         await consumer.seek_to_beginning(*places)
+        if last is not None:
+            begins, ends = await consumer.beginning_offsets(places), await consumer.end_offsets(places)
+            for place in places:
+                consumer.seek(place, max(begins[place], ends[place] - last))
         at_end = False
         while not at_end:
             async with asyncio.timeout(SILENT_S_MAX):

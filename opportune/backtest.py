@@ -226,11 +226,12 @@ def _reading(
     """The inputs, with a bar where somebody looks on."""
     with ExitStack() as stack:
         source, total, tallies = stack.enter_context(history(asked, env))
-        yield source, stack.enter_context(_bar(terminal, total)) if terminal.is_terminal else None, tallies
+        yield source, stack.enter_context(bar(terminal, total)) if terminal.is_terminal else None, tallies
 
 
 @contextmanager
-def _bar(terminal: Console, total: Callable[[], int]) -> Iterator[Callable[[int], None]]:
+def bar(terminal: Console, total: Callable[[], int]) -> Iterator[Callable[[int], None]]:
+    """A bar of inputs; what it gives is told how many were read."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=terminal) as progress:
         inputs = progress.add_task("inputs", total=None)

@@ -140,6 +140,18 @@ def _topics(*, create: bool) -> None:
     raise typer.Exit(1 if wrong else 0)
 
 
+@app.command()
+def rebuild(
+    until: Annotated[
+        str, typer.Option(help="What came before counts as applied (ISO 8601); else as the workers told Kafka.")
+    ] = "",
+) -> None:
+    """After the store was lost: profiles anew from the retained log, state-only; then start the workers."""
+    from opportune.rebuild import run
+
+    run(os.environ, until, Terminal(stderr=True))
+
+
 @rules_app.command("check")
 def rules_check(
     folder: Annotated[Path | None, typer.Argument(help="Folder of rule files.")] = None,

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
-
 from opportune.topics import agreed_topics, check_topics
-from profiles.ids import SHARDS
-from profiles.wire import INPUT_TOPICS
 from stream.rulebook import load
 from stream.settings import Settings
 from stream.store import RedisStore
 from stream.transport import security
+from stream.worker import lost
 
 
 async def violations(settings: Settings) -> list[str]:
@@ -30,34 +26,8 @@ async def violations(settings: Settings) -> list[str]:
     store = RedisStore(own.redis_url)
     try:
         wrong += await store.check(relaxed=False)
-        states = await store.read_shards(range(SHARDS))
+        if not wrong:
+            wrong += await lost(store, settings)
     finally:
         await store.close()
-    if not wrong and not any(state.token for state in states):
-        told = await _committed(settings)
-        if told:
-            wrong.append(
-                f"store: the profiles that go with group {own.group!r} wanted, got an empty store although the group has "
-                f"read up to {told}; restore the store's backup, or begin a new group"
-            )
     return wrong
-
-
-async def _committed(settings: Settings) -> str:
-    """The first place that the group has committed beyond its beginning; "" when there is none."""
-    agreed, own = settings
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=own.bootstrap, group_id=own.group, enable_auto_commit=False, **security(own)
-    )
-    try:
-        await consumer.start()
-        for topic in INPUT_TOPICS:
-            for partition in range(agreed.partitions):
-                offset = await consumer.committed(TopicPartition(topic, partition))
-                if offset:
-                    return f"{topic}/{partition}@{offset}"
-    except KafkaError as error:
-        raise OSError(f"brokers at {own.bootstrap}: the group's offsets wanted, got {type(error).__name__}") from error
-    finally:
-        await consumer.stop()
-    return ""

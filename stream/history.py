@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from heapq import heapify, heappop, heapreplace
 from types import TracebackType
 from typing import Any, Final
@@ -21,6 +21,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from profiles.errors import BadInput
+from profiles.moments import FOREVER
 from profiles.wire import (
     INPUT_TOPICS,
     MARK,
@@ -43,7 +44,7 @@ FETCH_BYTES: Final = 4 << 20
 class _Lane:
     """One topic and partition: what was read of it and not handed on."""
 
-    __slots__ = ("end", "last_ms", "partition", "place", "topic", "waiting")
+    __slots__ = ("begin", "cut", "end", "last_ms", "partition", "place", "topic", "waiting")
 
     def __init__(self, topic: int, partition: int) -> None:
         self.topic = topic
@@ -51,7 +52,9 @@ class _Lane:
         self.place = TopicPartition(INPUT_TOPICS[topic], partition)
         self.waiting: deque[tuple[int, int, Event | Command]] = deque()  # (logical time, offset, input)
         self.last_ms = 0
+        self.begin = 0
         self.end = 0
+        self.cut = -1  # the first offset of the instant up to which is read; -1: not met
 
 
 class History:
@@ -70,6 +73,7 @@ class History:
         self._options = {"bootstrap_servers": own.bootstrap, **security(own)}
         self._runner = asyncio.Runner()
         self._consumer: Any = None
+        self._until_ms = FOREVER
 
     def __enter__(self) -> History:
         try:
@@ -98,7 +102,7 @@ class History:
             while (ends := [self._consumer.highwater(lane.place) for lane in self._lanes]).count(None):
                 await asyncio.sleep(LOOK_S)
         for lane, end in zip(self._lanes, ends, strict=True):
-            lane.end = end
+            lane.begin, lane.end = begins[lane.place], end
             if lane.place.topic != PROFILE_COMMANDS:
                 self.total += max(0, end - begins[lane.place])
 
@@ -109,18 +113,81 @@ class History:
             self._consumer.seek(place, offset)
         return begins
 
-    def read(self) -> Iterator[Event | Command]:
+    def read(self, until_ms: int = FOREVER) -> Iterator[Event | Command]:
         """All inputs up to the ends that the topics had when we began; ``received_ms`` never goes back.
 
+        Args:
+            until_ms: where the reader means to stop: ``cursors`` are of this instant.
         Raises:
             OSError: a broker did not answer.
         """
         self.malformed = 0
+        self._until_ms = until_ms
         for lane in self._lanes:
             lane.waiting.clear()
             lane.last_ms = 0
+            lane.cut = -1
         self._runner.run(self._begin())
         yield from self._merged()
+
+    def gone(self) -> dict[str, int]:
+        """Event topic -> how many of its records lie there no longer; those that lost none are left out."""
+        lost: dict[str, int] = {}
+        for lane in self._lanes:
+            if lane.begin and lane.place.topic != PROFILE_COMMANDS:
+                lost[lane.place.topic] = lost.get(lane.place.topic, 0) + lane.begin
+        return lost
+
+    def cursors(self) -> dict[tuple[str, int], int]:
+        """After reading up to ``until_ms``: where one goes on in each topic and partition.
+
+        Behind all that addresses told one another: whoever goes on tells it anew.
+        """
+        return {
+            (lane.place.topic, lane.partition): lane.cut
+            if lane.cut >= 0 and lane.place.topic != PROFILE_COMMANDS
+            else lane.end
+            for lane in self._lanes
+        }
+
+    def behind(self) -> int:
+        """How many records lie behind the ``cursors``."""
+        cursors = self.cursors()
+        return sum(lane.end - cursors[lane.place.topic, lane.partition] for lane in self._lanes)
+
+    def commands_left(self) -> list[Command]:
+        """What authorised people asked for and was not handed on when reading stopped. Raises as ``read`` does."""
+        left: list[Command] = []
+        for lane in self._lanes:
+            while lane.place.topic == PROFILE_COMMANDS and (lane.waiting or self._fill(lane)):
+                given = lane.waiting.popleft()[2]
+                assert isinstance(given, Command)
+                left.append(given)
+        return left
+
+    def arrivals(self, at: Mapping[tuple[str, int], int]) -> list[int]:
+        """When what lies at these offsets of event topics, or next behind one, arrived; of those that lie there.
+
+        Raises:
+            OSError: a broker did not answer.
+        """
+        try:
+            return self._runner.run(self._arrivals(at))
+        except KafkaError as error:
+            raise OSError(f"{self._where}: the log wanted, got {type(error).__name__}") from error
+
+    async def _arrivals(self, at: Mapping[tuple[str, int], int]) -> list[int]:
+        found: list[int] = []
+        for lane in self._lanes:
+            offset = at.get((lane.place.topic, lane.partition), 0)
+            if lane.place.topic == PROFILE_COMMANDS or offset >= lane.end:
+                continue
+            self._consumer.seek(lane.place, max(offset, lane.begin))
+            lane.waiting.clear()
+            lane.last_ms = 0
+            if await self._filled(lane):
+                found.append(lane.waiting[0][0])
+        return found
 
     def read_on(self, wait_s: float) -> Iterator[Event | Command]:
         """What has come since, up to the ends that the topics have after that time. Raises as ``read`` does."""
@@ -169,6 +236,8 @@ class History:
                         self.malformed += 1
                         continue
                     lane.last_ms = max(lane.last_ms, given.received_ms)
+                    if lane.cut < 0 and lane.last_ms >= self._until_ms:
+                        lane.cut = record.offset
                     if isinstance(given, Event) or (is_operators(given) and given.kind != MARK):
                         lane.waiting.append((lane.last_ms, record.offset, given))
         return True

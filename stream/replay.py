@@ -69,6 +69,8 @@ def replayed(
     until_ms: int | None,
     listener: Callable[[], Heard],
     tell: Callable[[int], None] | None = None,
+    born: Callable[[str], Profile] = Profile,
+    alarms_ms: int = 0,
 ) -> Replayed[Heard]:
     """Run a log through the rules.
 
@@ -78,6 +80,8 @@ def replayed(
             the last input, of which nobody knows whether more is to come.
         listener: makes one that has heard nothing; it is asked anew for every pass.
         tell: called with the number of inputs read so far in this pass, every thousandth.
+        born: makes the profile of an address that is met for the first time.
+        alarms_ms: with no ``until_ms``, alarms due before this fire, too.
     """
     aside: dict[int, str] = {}
     without: dict[str, tuple[Kept, ...]] = {}
@@ -85,8 +89,8 @@ def replayed(
     with _collector_at_rest():
         while True:
             passes += 1
-            run = Replay(rulebook, listener(), without)
-            taken, failed = _pass(run, source, until_ms, aside, tell)
+            run = Replay(rulebook, listener(), without, born)
+            taken, failed = _pass(run, source, until_ms, aside, tell, alarms_ms)
             if not failed:
                 return Replayed(run.listener, run.profiles, taken, aside, passes)
 
@@ -97,6 +101,7 @@ def _pass(
     until_ms: int | None,
     aside: dict[int, str],
     tell: Callable[[int], None] | None,
+    alarms_ms: int,
 ) -> tuple[int, int]:
     """Read the log once; how many inputs were taken, and how many things failed and are left out of the next pass."""
     end_ms = FOREVER if until_ms is None else until_ms
@@ -120,7 +125,7 @@ def _pass(
         except Exception as error:
             aside[number] = error.reason if isinstance(error, BadInput) else "bug"
             failed += 1
-    return taken, failed + run.until(run.now_ms if until_ms is None else until_ms)
+    return taken, failed + run.until(max(run.now_ms, alarms_ms) if until_ms is None else until_ms)
 
 
 @contextmanager
@@ -142,12 +147,14 @@ class Replay(Generic[Heard]):
 
     Attributes:
         without: address -> what its profile had kept for later and cannot be done (``Stuck``).
+        born: makes the profile of an address that is met for the first time.
         at_work: the address that was stepped last.
     """
 
     rulebook: Rulebook
     listener: Heard
     without: dict[str, tuple[Kept, ...]] = field(default_factory=dict)
+    born: Callable[[str], Profile] = Profile
     profiles: dict[str, Profile] = field(default_factory=dict)
     now_ms: int = -FOREVER
     at_work: str = ""
@@ -207,7 +214,7 @@ class Replay(Generic[Heard]):
     def _step(self, address: str, given: Given | Wake) -> Step | None:
         profile = self.profiles.get(address)
         if profile is None:
-            profile = self.profiles[address] = Profile(address)
+            profile = self.profiles[address] = self.born(address)
         if self._broken and address in self._broken:
             return None  # Until the next pass nobody knows how it is.
         self.at_work = address

@@ -14,12 +14,14 @@ from profiles.wire import INPUT_TOPICS
 from stream import app, certificates, metrics, rulebook
 from stream.app import Worker
 from stream.clock import LogClock, StoreClock, SystemIds
+from stream.committed import committed
 from stream.effects import commit
 from stream.feed import Gap
 from stream.handlers import Handlers, Progress
 from stream.health import Health, Stalled, watch
 from stream.log import KafkaLog
 from stream.ports import Ids, ProfileStore, ShardWrite
+from stream.rebuild import BEGUN, REBUILD
 from stream.settings import Settings
 from stream.store import RedisStore
 
@@ -66,6 +68,8 @@ class LiveWorker:
             relaxed=relaxed,
         )
         self._worker = Worker(settings, self._handlers, out, on_gap=_count_gap)
+        self._settings = settings
+        self._relaxed = relaxed
         self._own = own
         self._watches: list[asyncio.Task[None]] = []
         self.is_member = False
@@ -81,6 +85,10 @@ class LiveWorker:
         await self._handlers.start()
         self._watches.append(asyncio.get_running_loop().create_task(self._watch_engine()))
         self._watches.append(asyncio.get_running_loop().create_task(certificates.watch(self._own)))
+        if not self._relaxed:
+            wrong = await lost(self.store, self._settings)
+            if wrong:
+                raise Refused("\n".join(wrong))
         await self._same_installation()
         self.rules, kept = await rulebook.come_after(self.store, self.rules, self._files)
         self._handlers.go_by(self.rules)
@@ -130,6 +138,29 @@ class LiveWorker:
         for watching in self._watches:
             watching.cancel()
         await self.store.close()
+
+
+async def lost(store: ProfileStore, settings: Settings) -> list[str]:
+    """Whether the profiles are gone that the group has worked on: then its log must not be taken for news (R28).
+
+    Asked at every start, also of a worker that begins anew after a fence: a store that was emptied under it would
+    have it tell everything once more.
+    """
+    if await store.get_doc(REBUILD) == BEGUN:
+        return [
+            "store: a rebuild that was finished wanted, got one that was not: empty it and run `opportune rebuild` again"
+        ]
+    if any(state.token for state in await store.read_shards(range(SHARDS))):
+        return []
+    told = await committed(settings)
+    if not told:
+        return []
+    (topic, partition), offset = next(iter(told.items()))
+    return [
+        f"store: the profiles that go with group {settings.own.group!r} wanted, got an empty store although the group "
+        f"has read up to {topic}/{partition}@{offset}; restore the store's backup, run `opportune rebuild`, or begin a "
+        "new group"
+    ]
 
 
 def _count_gap(gap: Gap) -> None:
