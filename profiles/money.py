@@ -61,3 +61,10 @@ def major(minor: int, currency: str) -> str:
     """``1250`` minor units of EUR as ``12.50``."""
     places = exponent(currency)
     return f"{Decimal(minor).scaleb(-places):.{places}f}"
+
+
+def price_text(price_e6: int, currency: str) -> str:
+    """A unit price, millionths, as decimal text: the currency's own places, more only where they are not zero."""
+    price = Decimal(price_e6).scaleb(-6)
+    short = round(price, exponent(currency))
+    return f"{short if short == price else price.normalize():f}"

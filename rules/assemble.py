@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
-from datetime import tzinfo
 from typing import Any, Final
 
-from profiles import carts, orders
-from profiles.aggregates import latest, recent
-from profiles.moments import HOUR_MS, MINUTE_MS, Duration, iso
-from profiles.money import major
-from profiles.state import STATUSES, Instance, Profile
-from profiles.wire import Event, coupon_code
+from profiles.aggregates import latest
+from profiles.moments import HOUR_MS, MINUTE_MS, Duration
+from profiles.state import STATUSES
+from profiles.wire import Event
+from rules import payloads
 from rules.documents import Node, did_you_mean
-from rules.entities import matching
 from rules.limits import CALENDAR, POLICY_PARTS, compile_limits
 from rules.predicates import CUSTOM, Predicate, conditions
 from rules.program import (
@@ -32,7 +29,6 @@ from rules.program import (
     Leaving,
     Listener,
     Operation,
-    Payload,
     TriggerScope,
     Wait,
     WaitFor,
@@ -49,7 +45,6 @@ PACE_MS: Final = 10 * MINUTE_MS
 BASIC_STEPS: Final = ("wait", "wait_for", "emit", "branch", "exit")
 """Those that this module lays itself; the others are in ``rules/steps``."""
 _EXIT: Final = -1
-_RECENT_MAX: Final = 20
 _KEYS_MAX: Final = 20
 
 
@@ -391,113 +386,6 @@ class _Maker:
             return
         node.known(("template", "payload"), required=("template",))
         template, payload = node.get("template"), node.get("payload")
-        parts = (
-            tuple((name, self._payload(one), _needed(one)) for name, one in payload.items())
-            if payload is not None
-            else ()
-        )
-        gives = any(read is _coupon_payload for _, read, _ in parts)
+        parts = payloads.parts_of(payload, self.scope, self.key)
+        gives = any(read is payloads.coupon for _, read, _ in parts)
         self.program.append(Emit(step, template.text() if template is not None else "", parts, gives))
-
-    def _payload(self, node: Node) -> Payload:
-        """What a part of the payload is: a constant, ``current`` (the cart), ``{last: 4}`` (products viewed), ``{any_item: pets}``
-        (those of them that match), ``$name``."""
-        if node.value == "current":
-            return _cart_payload(self.scope.currency)
-        if node.is_map() and node.get("last") is not None:
-            node.known(("last", "of", "exclude"))
-            last, of, exclude = node.get("last"), node.get("of"), node.get("exclude")
-            owned = _owned(exclude, self.scope.zone) if exclude is not None else None
-            count = last.integer(least=1, most=_RECENT_MAX, default=4) if last is not None else 4
-            types = self.scope.event_types(of) if of is not None else ("product_viewed",)
-            agg = self.scope.aggregate(
-                recent.SPEC,
-                types,
-                ",".join(types),
-                lambda event: event.props.get("items") or [],
-                count if owned is None else _RECENT_MAX,
-            )
-
-            def shown(profile: Profile, run: Instance, now_ms: int) -> list[dict[str, Any]]:
-                left_out = owned(profile, now_ms) if owned is not None else ()
-                return [
-                    {"product_id": product, "viewed_at": iso(at_ms), **said}
-                    for at_ms, product, said in profile.aggs.get(agg) or []
-                    if product not in left_out
-                ][:count]
-
-            return shown
-        if node.is_map() and (ahead := node.get("in")) is not None:
-            node.known(("in",))
-            length, zone = ahead.duration(), self.scope.zone
-            return lambda profile, run, now_ms: iso(length.after(now_ms, zone))
-        if node.is_map() and (named := node.get("any_item")) is not None:
-            node.known(("any_item", "where"))
-            matches, _ = matching(named.text(), node.get("where"), self.scope)
-            return lambda profile, run, now_ms: [one for one, _ in matches(profile, now_ms)]
-        if isinstance(node.value, str) and node.value.startswith("$"):
-            name = node.value[1:]
-            if name == "key":
-                return lambda profile, run, now_ms: run.key
-            if name == "due":
-                return lambda profile, run, now_ms: iso(now_ms)
-            if name == "coupon":
-                return _coupon_payload
-            if name not in ("run_out", "because", "nth", "year", "level", "arm"):
-                node.wrong(
-                    f"one of $key, $due, $run_out, $because, $coupon, $arm, $nth, $level, $year wanted, got {node.value!r}"
-                )
-            return lambda profile, run, now_ms: run.context.get(name)
-        constant = node.plain()
-        return lambda profile, run, now_ms: constant
-
-
-def _coupon_payload(profile: Profile, run: Instance, now_ms: int) -> Any:
-    given = run.context.get("coupon")
-    if given is None:
-        return None
-    return {"code": coupon_code(given["stem"]), "offer": given["offer"], "valid_until": given["valid_until"]}
-
-
-def _owned(node: Node, zone: tzinfo) -> Callable[[Profile, int], frozenset[str]]:
-    """``owned``, or ``{owned_within: P90D}``: the products of counting orders, which need not be offered again."""
-    if node.is_map():
-        node.known(("owned_within",), required=("owned_within",))
-        within = node.get("owned_within")
-        window = within.duration() if within is not None else None
-    else:
-        node.choice(("owned",))
-        window = None
-
-    def owned(profile: Profile, now_ms: int) -> frozenset[str]:
-        return frozenset(
-            line.product_id
-            for counted in orders.fold(profile, currency="")
-            if window is None or window.after(counted.at_ms, zone) > now_ms
-            for line in counted.lines
-        )
-
-    return owned
-
-
-def _needed(node: Node) -> bool:
-    """A message about a cart or viewed products makes no sense without any."""
-    return node.value == "current" or (node.is_map() and node.get("last") is not None)
-
-
-def _cart_payload(currency: str) -> Callable[[Profile, Instance, int], Any]:
-    def read(profile: Profile, run: Instance, now_ms: int) -> Any:
-        cart = profile.carts.get(run.key) or carts.current(profile)
-        if cart is None:
-            return None
-        money = cart.currency or currency
-        total = carts.total_minor(cart)
-        return {
-            "cart_id": run.key or None,
-            "currency": money,
-            "total_minor": total,
-            "total": major(total, money),
-            "items": carts.payload(cart),
-        }
-
-    return read

@@ -20,6 +20,7 @@ from typing import Any, Final
 import orjson
 
 from profiles import edits, erasure, identity, people, sessions
+from profiles.catalogue import Catalogue
 from profiles.codec import decode, encode
 from profiles.ids import PERSONAL, digest64, digest_of, kind_of, strength
 from profiles.moments import DAY_MS, FOREVER, MINUTE_MS, iso
@@ -59,6 +60,7 @@ from rules.program import (
 from rules.rulebook import Rulebook
 from rules.spec import GOAL_REACHED, Field
 
+NO_GOODS: Final = Catalogue(0)
 HELD_MAX: Final = 50
 _SLOWED: Final = (PAGE_VIEWS, CART_EVENTS)
 _EVERYTHING: Final = -1  # every bit: all parts and all statistics
@@ -101,6 +103,7 @@ def step(
     gate_ms: int = FOREVER,
     clock_ms: int = 0,
     without: tuple[Kept, ...] = (),
+    goods: Catalogue = NO_GOODS,
 ) -> Step:
     """Apply one input to one profile, which it changes: the caller owns it.
 
@@ -111,13 +114,14 @@ def step(
         gate_ms: timers due before this may fire (R16).
         clock_ms: the shard clock, from which lateness is told; 0 on the log's clock, where nothing is late.
         without: what ``Stuck`` named: taken out of the profile undone when its turn comes.
+        goods: what messages may show of the shop.
     Returns:
         What follows. The profile's alarm is ``profile.alarm_ms()``.
     Raises:
         BadInput: the event is one that nobody can apply; the profile must then be dropped and loaded anew.
         Stuck: what came before it is; the same holds for the profile.
     """
-    turn = _Turn(profile, rulebook, gate_ms, clock_ms, given.backfill, without)
+    turn = _Turn(profile, rulebook, gate_ms, clock_ms, given.backfill, without, goods)
     try:
         if type(given) is Event:
             turn.event(given)
@@ -175,8 +179,9 @@ class _Turn(Journeys):
         clock_ms: int,
         backfill: bool,
         without: tuple[Kept, ...],
+        goods: Catalogue,
     ) -> None:
-        super().__init__(profile, rulebook, clock_ms, backfill)
+        super().__init__(profile, rulebook, clock_ms, backfill, goods)
         self.gate_ms = gate_ms
         self.without = without
         self.kept: Kept = ()  # what of the profile's own is being done just now

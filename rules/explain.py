@@ -12,14 +12,13 @@ ending and all, until the segment's answer is another one.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from decimal import Decimal
 from typing import Any, Final
 
 from profiles import carts, orders, sessions
 from profiles.codec import decode, encode
 from profiles.ids import small_id, strength
 from profiles.moments import FOREVER, iso
-from profiles.money import exponent
+from profiles.money import price_text
 from profiles.state import SESSION, STATUSES, Cart, Instance, Order, Profile, Refund
 from profiles.wire import Wake
 from rules.engine import step
@@ -362,17 +361,10 @@ def _cart(name: str, cart: Cart, currency: str) -> dict[str, Any]:
         "quantity": carts.quantity(cart),
         "total": shown(carts.total_minor(cart), "money", money),
         "items": [
-            {"price": _unit_price(line["price_e6"], money), **{k: v for k, v in line.items() if k != "price_e6"}}
+            {"price": price_text(line["price_e6"], money), **{k: v for k, v in line.items() if k != "price_e6"}}
             for line in carts.payload(cart)
         ],
     }
-
-
-def _unit_price(price_e6: int, currency: str) -> str:
-    """Millionths as decimal text: the currency's own places, more only where they are not zero."""
-    price = Decimal(price_e6).scaleb(-6)
-    short = round(price, exponent(currency))
-    return f"{short if short == price else price.normalize():f}"
 
 
 def _session(p: Profile) -> dict[str, Any] | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from profiles import carts, consent, erasure
+from profiles.catalogue import Catalogue
 from profiles.ids import trigger_id
 from profiles.moments import FOREVER, Duration, day_number, day_start, iso
 from profiles.people import zone_of
@@ -42,6 +43,7 @@ from rules.program import (
     Leaving,
     Listener,
     Moment,
+    Need,
     Task,
     Until,
     Wait,
@@ -65,13 +67,14 @@ NEVER: Final = (-1,)
 class Journeys:
     """The journeys of one profile, in one call of ``step``."""
 
-    __slots__ = ("backfill", "clock_ms", "late_ms", "looks", "out", "p", "rb", "stale")
+    __slots__ = ("backfill", "clock_ms", "goods", "late_ms", "looks", "out", "p", "rb", "stale")
 
-    def __init__(self, profile: Profile, rulebook: Rulebook, clock_ms: int, backfill: bool) -> None:
+    def __init__(self, profile: Profile, rulebook: Rulebook, clock_ms: int, backfill: bool, goods: Catalogue) -> None:
         self.p = profile
         self.rb = rulebook
         self.clock_ms = clock_ms
         self.backfill = backfill
+        self.goods = goods
         self.late_ms = 0
         self.stale = False  # the input is history, told long after it happened
         self.looks = 0  # what published traits read and what has changed, as in ``dirty``; < 0: nobody lived here
@@ -423,10 +426,15 @@ class Journeys:
         payload: dict[str, Any] = {}
         reason: str | None = None
         detail: dict[str, Any] = {}
-        for name, read, needed in emit.payload:
-            payload[name] = read(p, run, now_ms)
-            if needed and not payload[name]:
-                reason, detail = "no_items", {"payload": name}
+        goods: list[str] = []
+        for name, read, need in emit.payload:
+            payload[name] = read(p, run, now_ms, self.goods)
+            if need is not Need.NOTHING:
+                goods.append(name)
+                if need is Need.THIS and not payload[name]:
+                    reason, detail = "no_items", {"payload": name}
+        if goods and not any(payload[name] for name in goods):
+            reason, detail = "no_items", {"payload": goods[0]}
         consented: dict[str, Any] | None = None
         refused = trigger.limits.refuses(p, now_ms, self.rb.zone)
         if refused is not None:

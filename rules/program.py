@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any, Final, Protocol
 
+from profiles.catalogue import Catalogue
 from profiles.moments import Duration
 from profiles.state import Instance, Profile
 from profiles.wire import Event
@@ -98,19 +100,32 @@ class WaitFor:
     on_timeout: int
 
 
-Payload = Callable[[Profile, Instance, int], Any]
+Payload = Callable[[Profile, Instance, int, Catalogue], Any]
+
+
+class Need(Enum):
+    """Whether a message makes sense when a part of its payload holds nothing."""
+
+    NOTHING = 0
+    THIS = 1
+    ONE_OF_THEM = 2
+    """As long as another part that lists goods holds some."""
+
+
+PayloadPart = tuple[str, Payload, Need]
+"""(name, how it is read, whether the message makes no sense without it)"""
 
 
 @dataclass(frozen=True, slots=True)
 class Emit:
     """Send a trigger record: an eligible moment.
 
-    ``payload``: (name, how it is read, whether the message makes no sense without it). ``gives``: the journey's coupon.
+    ``gives``: the journey's coupon.
     """
 
     step: str
     template: str
-    payload: tuple[tuple[str, Payload, bool], ...]
+    payload: tuple[PayloadPart, ...]
     gives: bool = False
 
 
@@ -395,6 +410,7 @@ class TriggerScope(Scope, Protocol):
 
     trigger_kinds: dict[str, TriggerSpec]
     policies: dict[str, Node]
+    lists: dict[str, Node]
     steps: dict[str, StepSpec]
 
     def stated(self, path: str, node: Node) -> Field | None:

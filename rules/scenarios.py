@@ -12,7 +12,7 @@ Head lines name rules of the scenario's own: ``segment NAME = RULE``, ``trait``,
 ``TIME WHO WHAT``; ``#`` begins a remark.
 
 TIME is how long after the start (``36h``, ``1d2h30m``, or ISO 8601 with a calendar, ``P3M2DT23H59M``) or an instant
-(``2026-03-29T02:30``, in the rules' zone). WHO is a customer (``ana`` is the address ``user:ana``; ``anon:x`` itself).
+(``2026-03-29T02:30``, in the rules' zone). WHO is a customer (``ana`` is the address ``user:ana``; ``anon:x`` itself); of ``product_updated`` it does not matter.
 
 WHAT is an event's name with what its sender would have written, ``total=60 currency=USD``; each ``product=mug``
 begins an item, to which ``qty=2 price=12.5 category=… brand=… name=… amount=…`` after it belong. On ``identified``,
@@ -54,6 +54,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from profiles import codec
+from profiles.catalogue import PRODUCT_UPDATED, Catalogue, decode_product, encode_product, updated
 from profiles.errors import BadInput, OpportuneError
 from profiles.moments import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, iso, parse_duration
 from profiles.money import decimal_of, to_minor
@@ -151,6 +152,7 @@ class World:
         self.log: list[tuple[str, Event | Command]] = []  # every input but wakes, with whom it reached
         self.undo: dict[str, list[tuple[Undo, int]]] = {}  # address -> (merge, how long the log was then)
         self.wakes = 0
+        self.goods = Catalogue()
 
     def profile(self, address: str) -> Profile:
         """What the address holds; a new profile for one never seen."""
@@ -162,8 +164,16 @@ class World:
     def happen(self, event: Event) -> Step:
         """Take one event now; alarms before it must have been fired (``until``)."""
         sent = decode_event(encode_event(event))
+        if sent.type == PRODUCT_UPDATED:
+            return self._restock(sent)
         sent.seen_ms = self.now_ms
         return self._take(event.address, sent)
+
+    def _restock(self, event: Event) -> Step:
+        """The shop says something of a product."""
+        product, _ = updated(self.goods.products.get(event.props["product_id"]), event)
+        self.goods.put(decode_product(product.product_id, encode_product(product)))
+        return Step()
 
     def tell(self, command: Command) -> Step:
         """Take an operator's command now; alarms before it must have been fired (``until``)."""
@@ -201,7 +211,7 @@ class World:
             profile = self.profile(address)
             if not isinstance(given, Wake):
                 self.log.append((address, given))
-            done = step(profile, given, self.rulebook)
+            done = step(profile, given, self.rulebook, goods=self.goods)
             if done.parted or done.erased is not None:
                 self.undo.pop(address, None)
             self.undo.setdefault(address, []).extend((read_undo(pack_undo(one)), len(self.log)) for one in done.undo)

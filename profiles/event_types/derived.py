@@ -64,7 +64,6 @@ SPEC = (
             ),
         )
         for name, says in (
-            ("product_updated", "a product changed in the catalogue"),
             ("price_dropped", "a product became cheaper"),
             ("back_in_stock", "a product is to be had again"),
             ("product_arrived", "a product is new in the shop"),

@@ -28,7 +28,7 @@ def test_a_left_cart_is_told_as_it_is_two_hours_after_its_last_change() -> None:
     assert record["at"] == "2026-01-01T13:30:00.000Z"
     assert record["payload"]["cart"]["total"] == "25.00"
     assert record["payload"]["cart"]["items"] == [
-        {"product_id": "mug", "quantity": 2, "price_e6": 12_500_000, "name": "Mug"}
+        {"product_id": "mug", "quantity": 2, "price_e6": 12_500_000, "price": "12.50", "name": "Mug"}
     ]
     assert record["cause"]["event"] == "product_removed"
 
