@@ -156,6 +156,8 @@ class Parter:
     async def _inputs(self, address: str, undo: Undo, until: Sequence[int]) -> list[Event | Command]:
         """What came for the address between the merge and these places, in the order of logical time."""
         partition = shard_of(address) % self._partitions
+        if len(undo.cursor) != len(INPUT_TOPICS):
+            raise NotExact("log_gone", "unmerge: a merge of this version's topics wanted, got one of other topics")
         wanted = {
             TopicPartition(topic, partition): (from_offset, until_offset)
             for topic, from_offset, until_offset in zip(INPUT_TOPICS, undo.cursor, until, strict=True)

@@ -17,19 +17,20 @@ import msgpack
 
 from profiles.state import Cart, Instance, Line, Order, Profile, Refund, Session, Trait
 
-VERSION: Final = 2
+VERSION: Final = 3
 
 _pack: Callable[[Any], bytes] = msgpack.Packer(autoreset=True).pack
 _unpack = msgpack.unpackb
 
 _FORWARD, _LINKS, _RING, _TRAITS, _CONSENTS, _AGGS, _ORDERS, _CARTS = (1 << i for i in range(8))
-_SESSION, _MEMBERS, _TIMERS, _RUNS, _ENTRIES, _HELD, _ERASED = (1 << i for i in range(8, 15))
+_SESSION, _MEMBERS, _TIMERS, _RUNS, _ENTRIES, _HELD, _ERASED, _INTEREST = (1 << i for i in range(8, 16))
 
 UPGRADES: Final[dict[int, Callable[[list[Any]], list[Any]]]] = {
     1: lambda fields: [
         2,
         *fields[1:],
     ],  # 2 may hold ``erased_ms``, and a link without a forwarder; else they are alike.
+    2: lambda fields: [3, *fields[1:]],  # 3 may hold ``interest``.
 }
 """Version n -> the fields of version n + 1, from the fields of n."""
 
@@ -103,6 +104,9 @@ def encode(profile: Profile) -> bytes:
     if p.erased_ms:
         flags |= _ERASED
         add(p.erased_ms)
+    if p.interest:
+        flags |= _INTEREST
+        add(p.interest)
     fields[4] = flags
     return _pack(fields)
 
@@ -168,6 +172,8 @@ def _decode(address: str, fields: list[Any]) -> Profile:
         p.held = next(parts)
     if flags & _ERASED:
         p.erased_ms = next(parts)
+    if flags & _INTEREST:
+        p.interest = next(parts)
     if next(parts, parts) is not parts:
         raise ValueError("more parts than its flags name")
     return p

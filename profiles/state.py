@@ -174,6 +174,7 @@ class Profile:
         entries: trigger -> [times entered, last entry]; for re-entry.
         erased_ms: what happened up to then was erased; 0: nothing was (profiles/erasure.py).
         held: inputs that wait for an alarm's gate, oldest first (docs/decisions).
+        interest: products of whose news the shard's index says that they may interest him.
         dirty: parts changed since the rules were last judged (not stored).
         folds: order folds, made when asked for (not stored).
     """
@@ -190,6 +191,7 @@ class Profile:
         "folds",
         "forward",
         "held",
+        "interest",
         "link",
         "links",
         "members",
@@ -224,6 +226,7 @@ class Profile:
         self.entries: dict[str, list[int]] = {}
         self.erased_ms = 0
         self.held: list[list[Any]] = []
+        self.interest: list[str] = []
         self.dirty = 0
         self.folds: dict[Any, Any] = {}
 

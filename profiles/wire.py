@@ -218,6 +218,7 @@ ERASE: Final = "erase"  # to whom it leads: forget this person; to an alias of `
 UNMERGE: Final = "unmerge"  # to a profile: it and `other` are two persons; both, apart, are in `body`
 MERGE: Final = "merge"  # to a known user: you and `other`, a known user too, are one person; only ever an operator's
 PART: Final = "part"  # to an address that forwards to `other`: hold a profile of your own again; it is in `body`
+NEWS: Final = "news"  # to a partition: news of product `other`, for whom it may interest; the event is in `body`
 MARK: Final = "mark"  # to a partition: its owner has claimed it; what was told it before lies before this in the log
 
 

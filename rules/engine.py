@@ -49,6 +49,7 @@ from profiles.wire import (
     encode_event,
 )
 from rules import published, records
+from rules.interest import interesting
 from rules.journeys import AT, RUN, Journeys, kept_of
 from rules.outcome import DUPLICATE, ERASED, FORWARDED, HELD, REFUSED, THROTTLED, Step
 from rules.predicates import value_at
@@ -121,6 +122,7 @@ def step(
         BadInput: the event is one that nobody can apply; the profile must then be dropped and loaded anew.
         Stuck: what came before it is; the same holds for the profile.
     """
+    before = profile.interest
     turn = _Turn(profile, rulebook, gate_ms, clock_ms, given.backfill, without, goods)
     try:
         if type(given) is Event:
@@ -134,6 +136,13 @@ def step(
         if not turn.kept:
             raise
         raise Stuck(turn.kept) from error
+    if rulebook.interests and turn.is_moved:
+        # Whatever became of the profile (left, merged, parted, erased): the index knows what it knew before.
+        after = interesting(rulebook.interests, profile)
+        if after != before:
+            turn.out.interest = [(one, False) for one in before if one not in after]
+            turn.out.interest += [(one, True) for one in after if one not in before]
+        profile.interest = after
     return turn.out
 
 
@@ -169,7 +178,7 @@ def content(kept: Kept, rulebook: Rulebook) -> tuple[str, bytes]:
 class _Turn(Journeys):
     """One call of ``step``."""
 
-    __slots__ = ("gate_ms", "kept", "next_ms", "without")
+    __slots__ = ("gate_ms", "is_moved", "kept", "next_ms", "without")
 
     def __init__(
         self,
@@ -185,6 +194,7 @@ class _Turn(Journeys):
         self.gate_ms = gate_ms
         self.without = without
         self.kept: Kept = ()  # what of the profile's own is being done just now
+        self.is_moved = False  # what interests the customer may be something else now
         self.next_ms = 0  # the alarm, as it was last looked at
 
     # --- inputs -------------------------------------------------------------------------------------------------
@@ -228,6 +238,7 @@ class _Turn(Journeys):
 
     def command(self, command: Command) -> None:
         p = self.p
+        self.is_moved = True
         if command.kind == ERASE:
             self._erase(command)
         elif p.erased_ms and p.erased_ms >= command.link[0] and command.kind in _OUTLIVED:
@@ -377,6 +388,8 @@ class _Turn(Journeys):
                 self.looks = -1 if rb.published else 0
             p.first_seen_ms = event.at_ms
             p.dirty |= SEEN
+        if event.type in rb.interest_types:
+            self.is_moved = True
         known = _KNOWN.get(event.type) or _known(event.type)
         if rb.fields:
             event = self._state_fields(event, known.change in _STATE_TRAITS, now_ms)

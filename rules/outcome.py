@@ -32,6 +32,7 @@ class Step:
         erased: the receipt of an erasure: the profile is a tombstone now.
         coupons: stems of the coupons in ``records``: the shell completes their codes (``profiles.wire.completed``).
         undo: what undoes the merges that took place; the shell adds where the log stood.
+        interest: (product, whether news of it may interest him) of what has changed.
         parted: a merge was undone: what else was kept for undoing is worth nothing, and holds another's life.
     """
 
@@ -45,3 +46,4 @@ class Step:
     coupons: list[str] = field(default_factory=list)
     undo: list[Undo] = field(default_factory=list)
     parted: bool = False
+    interest: list[tuple[str, bool]] = field(default_factory=list)

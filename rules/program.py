@@ -13,6 +13,7 @@ from profiles.moments import Duration
 from profiles.state import Instance, Profile
 from profiles.wire import Event
 from rules.documents import Node
+from rules.interest import Interest
 from rules.limits import Limits
 from rules.predicates import Predicate, value_at
 from rules.spec import Field, Judged, Reads, Scope
@@ -45,6 +46,7 @@ class Entry:
         timers: on an instant that the profile itself implies: (profile) -> timer's key -> (due_ms, chance).
         counted: how often it has come so far, as the profile itself implies; each time more is an occasion.
         reads: what ``timers`` or ``counted`` look at.
+        interest: news of a product, told to whom it may interest.
     """
 
     types: tuple[str, ...] = ()
@@ -54,6 +56,7 @@ class Entry:
     timers: Callable[[Profile], dict[str, tuple[int, Chance]]] | None = None
     counted: Callable[[Profile], int] | None = None
     reads: Reads = frozenset()
+    interest: Interest | None = None
 
 
 @dataclass(frozen=True, slots=True)

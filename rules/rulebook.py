@@ -15,6 +15,7 @@ from profiles.ids import small_id
 from profiles.moments import FOREVER
 from profiles.state import CARTS, CONSENTS, ORDERS, SEEN, SESSION, TRAITS, Instance, Profile
 from profiles.wire import Event
+from rules.interest import Interest
 from rules.predicates import Predicate
 from rules.program import Audience, CompiledTrigger, Entry, Leaving
 from rules.spec import GOAL_REACHED, Field, FieldSource, Judged, PublishedTrait, Reader, Reads, once
@@ -112,6 +113,9 @@ class Rulebook:
     audiences: dict[str, tuple[CompiledTrigger, ...]] = field(init=False)
     """Audience -> the triggers that put people on it."""
     hears_session_start: bool = field(init=False)
+    interests: tuple[Interest, ...] = field(init=False)
+    interest_types: frozenset[str] = field(init=False)
+    news: frozenset[str] = field(init=False)
     everything: int = field(init=False)
     merges: dict[int, tuple[Callable[[Any, Any, int], Any], int]] = field(init=False)
     _readers_of: dict[int, int] = field(init=False)
@@ -137,6 +141,10 @@ class Rulebook:
         self.aggregates_on = _grouped((name, kept) for kept in self.aggregates for name in kept.types)
         triggers = self.triggers.values()
         self.entering_on = _grouped((name, one) for one in triggers for name in one.entry.types)
+        joined = [one for one in triggers if one.entry.interest is not None]
+        self.interests = tuple(dict.fromkeys(one.entry.interest for one in joined if one.entry.interest is not None))
+        self.interest_types = frozenset(name for one in self.interests for name in one.types)
+        self.news = frozenset(name for one in joined for name in one.entry.types)
         hearing: dict[str, set[str]] = {}
         for one in (*triggers, *self.earlier.values()):
             for name in one.hears():

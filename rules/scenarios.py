@@ -54,7 +54,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from profiles import codec
-from profiles.catalogue import PRODUCT_UPDATED, Catalogue, decode_product, encode_product, updated
+from profiles.catalogue import PRODUCT_UPDATED, Catalogue, decode_product, encode_product, news_event, updated
 from profiles.errors import BadInput, OpportuneError
 from profiles.moments import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, iso, parse_duration
 from profiles.money import decimal_of, to_minor
@@ -171,8 +171,14 @@ class World:
 
     def _restock(self, event: Event) -> Step:
         """The shop says something of a product."""
-        product, _ = updated(self.goods.products.get(event.props["product_id"]), event)
+        product, news = updated(self.goods.products.get(event.props["product_id"]), event)
         self.goods.put(decode_product(product.product_id, encode_product(product)))
+        for one in news:
+            if one.type in self.rulebook.news:
+                for address in [who for who, it in self.profiles.items() if product.product_id in it.interest]:
+                    told = news_event(product, one, event)
+                    told.address = address
+                    self.happen(told)
         return Step()
 
     def tell(self, command: Command) -> Step:

@@ -5,7 +5,8 @@
 --          where there is nothing: profiles (key, blob), gone (key), alarms (due, address), silent (address),
 --          outbox (record), trim (a number), names (address), members (key, ordinal, bit), taken (field, value),
 --          tombstones (hash, value), forgotten (ordinal), receipts (key, value), gone undos (key),
---          undos ({key, values}), how long to keep receipts and undos (ms), undos at most}.
+--          undos ({key, values}), how long to keep receipts and undos (ms), undos at most,
+--          products (id, value), gone products (id), interest (key, ordinal, bit)}.
 -- Returns  the positions of the refused.
 --
 -- A script that fails half-way is not rolled back. So everything that can fail is asked before the first write:
@@ -40,6 +41,10 @@ for i = 1, #KEYS do
     if part[15] then ask('HLEN', tag .. 'er') end
     if part[19] then
       for _, undo in ipairs(part[19]) do ask('LLEN', undo[1]) end
+    end
+    if part[22] or part[23] then ask('HLEN', tag .. 'pr') end
+    if part[24] then
+      for at = 1, #part[24], 3 do ask('SCARD', part[24][at]) end
     end
   else
     if stored ~= part[2] then refused[#refused + 1] = i end
@@ -102,6 +107,15 @@ for i = 1, #KEYS do
         for _, value in ipairs(undo[2]) do call('LPUSH', undo[1], value) end
         call('LTRIM', undo[1], 0, part[21] - 1)
         call('PEXPIRE', undo[1], part[20])
+      end
+    end
+    if part[22] then write('HSET', tag .. 'pr', part[22]) end
+    if part[23] then write('HDEL', tag .. 'pr', part[23]) end
+    if part[22] or part[23] then call('HINCRBY', KEYS[i], 'products', 1) end
+    if part[24] then
+      local interest = part[24]
+      for at = 1, #interest, 3 do
+        call(interest[at + 2] == 1 and 'SADD' or 'SREM', interest[at], interest[at + 1])
       end
     end
   end

@@ -9,25 +9,29 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 import orjson
 
+from profiles.catalogue import PRODUCT, PRODUCT_UPDATED, encode_product, news_event, updated
 from profiles.codec import decode, encode
 from profiles.erasure import is_tombstone
 from profiles.errors import BadInput, Refused
 from profiles.ids import shard_of
 from profiles.moments import FOREVER, SECOND_MS, iso
 from profiles.state import Profile
+from profiles.taxonomy import EVENT_TYPES, canonical
 from profiles.undo import pack_undo
 from profiles.wire import (
+    CATALOG_EVENTS,
     DEAD_LETTERS,
     ERASE,
     ERASURES,
     FORWARD,
     INPUT_TOPICS,
     MARK,
+    NEWS,
     ORDER_EVENTS,
     PART,
     PROFILE_COMMANDS,
@@ -39,10 +43,11 @@ from profiles.wire import (
     dead_letter,
     decode_event,
     encode_command,
+    encode_event,
     is_operators,
 )
 from rules.engine import SEGMENT, Kept, Stuck, content, is_broken, step
-from rules.outcome import DUPLICATE, ERASED, REFUSED, THROTTLED, Step
+from rules.outcome import APPLIED, DUPLICATE, ERASED, REFUSED, THROTTLED, Step
 from rules.rulebook import Rulebook
 from stream import effects, metrics
 from stream.alarms import GRACE_MS
@@ -58,6 +63,10 @@ BUGS_IN_A_ROW_MAX: Final = 50
 BUGS_PER_MINUTE_SHARE: Final = 0.01
 BUGS_COUNT_FROM: Final = 1_000
 ORDERS_TOPIC: Final = INPUT_TOPICS.index(ORDER_EVENTS)
+CATALOG_TOPIC: Final = INPUT_TOPICS.index(CATALOG_EVENTS)
+
+Page = tuple[list[str], int]
+"""Addresses whom news may interest, and the shard with which the others begin; -1: there are none."""
 
 
 class Bugs:
@@ -95,7 +104,7 @@ class Bugs:
             )
 
 
-_FAR: Final = (ERASE, PART)
+_FAR: Final = (ERASE, PART, NEWS)
 """Commands that are told on to addresses that nobody here has named."""
 _NONE: Final = (-1, False)
 _UNTOUCHED: Final = (ERASED, REFUSED, THROTTLED)
@@ -129,6 +138,7 @@ class Computing:
         number: int,
         last: dict[str, int],
         hands: dict[str, Held],
+        interested: Mapping[tuple[str, int], Page],
     ) -> None:
         """Begin a batch.
 
@@ -137,6 +147,7 @@ class Computing:
             clock_ms: the store's clock; 0 on the log's.
             number: of the batch.
             last: see ``Handlers._load``, as ``hands``.
+            interested: see ``Handlers._interested``.
         """
         self.owned = owned
         self.bugs = bugs
@@ -145,6 +156,7 @@ class Computing:
         self.number = number
         self.last = last
         self.hands = hands
+        self.interested = interested
         self.rulebook = rulebook
         self.clock_ms = clock_ms
         self.shards = owned.shards
@@ -197,6 +209,8 @@ class Computing:
         for place, (group, one) in enumerate(inputs):
             given = one.given
             if type(given) is Event:
+                if one.topic == CATALOG_TOPIC:
+                    return {}, list(range(len(inputs)))  # What messages show is told in the order of time.
                 address = given.address
                 held = hands.get(address)
                 if held is not None and held.shard % group.partitions == group.partition:
@@ -272,6 +286,12 @@ class Computing:
             return
         address = given.address
         held = self.hands.get(address)
+        if held is None and address.startswith(PRODUCT):
+            self._restock(group, one, given)
+            return
+        if type(given) is Command and given.kind == NEWS:
+            self._pass_on(group, one, given)
+            return
         if held is None or held.shard % group.partitions != group.partition:
             self._misplaced(group, one, given)
             return
@@ -295,7 +315,9 @@ class Computing:
         gate_ms = max(group.gate_ms, min(at_ms, self.latest_ms)) if self.is_abreast else group.gate_ms
         without: tuple[Kept, ...] = ()
         try:
-            out = step(held.profile, given, self.rulebook, gate_ms=gate_ms, clock_ms=self.clock_ms)
+            out = step(
+                held.profile, given, self.rulebook, gate_ms=gate_ms, clock_ms=self.clock_ms, goods=self.owned.goods
+            )
             self.bugs.in_a_row = 0
         except Exception as error:
             found = self._again(held, given, gate_ms, error)
@@ -316,6 +338,92 @@ class Computing:
         if self.last[address] == place and held.batch == self.number:
             self._seal(held)  # While the processor still has it at hand.
 
+    def _restock(self, group: Group, one: Input, given: Event | Command) -> None:
+        """The shop says something of a product."""
+        number = shard_of(given.address)
+        shard = self.shards.get(number)
+        if shard is None or number % group.partitions != group.partition:
+            self._misplaced(group, one, given)
+            return
+        if one.offset < shard.next[one.topic]:
+            self.outcomes[one.topic, BEHIND] += 1
+            return
+        if isinstance(given, Command) and self._taken_before(shard, given):
+            self.outcomes[one.topic, DUPLICATE] += 1
+            return
+        shard.clock_ms = max(shard.clock_ms, one.at_ms)
+        goods = self.owned.goods
+        try:
+            event = given if isinstance(given, Event) else decode_event(given.body)
+            product_id = str(event.props.get("product_id"))
+            if event.type != PRODUCT_UPDATED or event.address != f"{PRODUCT}{product_id}":
+                raise BadInput(
+                    "malformed", f"{PRODUCT_UPDATED} of the product that is its key wanted, got another event"
+                )
+            event.props = canonical(EVENT_TYPES[PRODUCT_UPDATED], event.props)
+            if not goods.has_room(product_id):
+                raise BadInput("catalogue_full", f"at most {goods.products_max} products wanted, got one more")
+        except BadInput as error:
+            self._dead(group, one, error.reason, str(error))
+            return
+        product, news = updated(goods.products.get(product_id), event)
+        is_kept = self.owned.put_product(number, product)
+        self._draft(number).products[product_id] = encode_product(product) if is_kept else None
+        self.outcomes[one.topic, APPLIED] += 1
+        place = 0
+        for told in news:
+            if told.type in self.rulebook.news:
+                place = self._tell_partitions(number, one, event, news_event(product, told, event), place)
+
+    def _tell_partitions(self, number: int, one: Input, event: Event, told: Event, place: int) -> int:
+        """Let every partition know; the next place among this input's commands."""
+        product_id = told.props["product_id"]
+        for key in self.owned.news_keys:
+            cause = Coordinates(number, one.raw.topic, one.offset, place)
+            link = (0, event.message_id)
+            body = encode_event(told)
+            self._by_log(number, Command(NEWS, key, product_id, link, body, event.received_ms, cause, event.backfill))
+            place += 1
+        return place
+
+    def _pass_on(self, group: Group, one: Input, given: Command) -> None:
+        """Tell news to some of those whom it may interest, and the rest of them further down in the log."""
+        number = shard_of(given.address)
+        shard = self.shards.get(number)
+        if shard is None or number % group.partitions != group.partition:
+            self._misplaced(group, one, given)
+            return
+        if one.offset < shard.next[one.topic]:
+            self.outcomes[one.topic, BEHIND] += 1
+            return
+        if self._taken_before(shard, given):
+            self.outcomes[one.topic, DUPLICATE] += 1
+            return
+        shard.clock_ms = max(shard.clock_ms, one.at_ms)
+        event = decode_event(given.body)
+        names, following = self.interested[given.address, one.offset]
+        stream = f"{NEWS}@{group.partition}"
+        link = (event.at_ms, event.message_id)
+        place = 0
+        for place, event.address in enumerate(names, start=1):
+            cause = Coordinates(number, stream, one.offset, place)
+            body = encode_event(event)
+            command = Command(FORWARD, event.address, "", link, body, given.received_ms, cause, given.backfill)
+            self._by_log(number, command)
+        if following >= 0:
+            cause, link = Coordinates(number, stream, one.offset, place + 1), (following, given.link[1])
+            rest = Command(NEWS, given.address, given.other, link, given.body, given.received_ms, cause, given.backfill)
+            self._by_log(number, rest)
+        self.outcomes[one.topic, APPLIED] += 1
+
+    def _by_log(self, number: int, command: Command) -> None:
+        """Send a command of that shard by the log only."""
+        self._draft(number).tell(self.place, Record(PROFILE_COMMANDS, command.address, encode_command(command)))
+        receiver = shard_of(command.address)
+        if receiver in self.shards:
+            lane = (receiver, number, command.cause.topic)
+            self.owned.by_log[lane] = (command.cause.offset, command.cause.ordinal)
+
     def _is_foreign(self, event: Event) -> bool:
         """An amount that no trait of the shop's currency can count: another currency, and no rate (SPEC part 5)."""
         currency = event.props.get("currency")
@@ -333,7 +441,9 @@ class Computing:
         shard.clock_ms = max(shard.clock_ms, gate_ms - 1)
         without: tuple[Kept, ...] = ()
         try:
-            out = step(held.profile, given, self.rulebook, gate_ms=gate_ms, clock_ms=self.clock_ms)
+            out = step(
+                held.profile, given, self.rulebook, gate_ms=gate_ms, clock_ms=self.clock_ms, goods=self.owned.goods
+            )
             self.bugs.in_a_row = 0
         except Exception as error:
             found = self._again(held, given, gate_ms, error)
@@ -382,7 +492,14 @@ class Computing:
                 continue
             command.seen_ms = max(command.received_ms, target.profile.seen_ms)
             try:
-                out = step(target.profile, command, self.rulebook, gate_ms=gate_ms, clock_ms=self.clock_ms)
+                out = step(
+                    target.profile,
+                    command,
+                    self.rulebook,
+                    gate_ms=gate_ms,
+                    clock_ms=self.clock_ms,
+                    goods=self.owned.goods,
+                )
             except Exception:
                 # The log's copy will fail again, and be set aside with its coordinates.
                 self._restore(target)
@@ -461,6 +578,8 @@ class Computing:
             profile.ordinal = shard.ordinals
             shard.ordinals += 1
             draft.names.append(profile.address)
+        if out.interest:
+            draft.interest.extend((product, profile.ordinal, holds) for product, holds in out.interest)
         if out.members:
             draft.members.extend((name, profile.ordinal, member) for name, member in out.members)
         if out.records:
@@ -509,7 +628,15 @@ class Computing:
         fresh = decode(address, held.blob) if held.blob else Profile(address)
         for to, given, gate_then_ms, without in self.done:
             if to == address:
-                step(fresh, given, self.rulebook, gate_ms=gate_then_ms, clock_ms=self.clock_ms, without=without)
+                step(
+                    fresh,
+                    given,
+                    self.rulebook,
+                    gate_ms=gate_then_ms,
+                    clock_ms=self.clock_ms,
+                    without=without,
+                    goods=self.owned.goods,
+                )
         fresh.ordinal = held.profile.ordinal
         held.profile = fresh
         held.sealed = b""
@@ -533,7 +660,15 @@ class Computing:
                 assert isinstance(error.__cause__, Exception)
                 return error.__cause__
             try:
-                out = step(held.profile, given, self.rulebook, gate_ms=gate_ms, clock_ms=self.clock_ms, without=without)
+                out = step(
+                    held.profile,
+                    given,
+                    self.rulebook,
+                    gate_ms=gate_ms,
+                    clock_ms=self.clock_ms,
+                    without=without,
+                    goods=self.owned.goods,
+                )
             except Exception as another:
                 error = another
             else:

@@ -82,6 +82,8 @@ class Draft:
     receipts: dict[str, bytes] = field(default_factory=dict)
     undo_gone: list[str] = field(default_factory=list)
     undo: dict[str, list[bytes]] = field(default_factory=dict)
+    products: dict[str, bytes | None] = field(default_factory=dict)
+    interest: list[tuple[str, int, bool]] = field(default_factory=list)
 
     def tell(self, place: int, record: Record) -> None:
         """Send a record, caused by the input at that place of the batch."""
@@ -217,4 +219,6 @@ def write_of(shard: Shard, draft: Draft | None, token: bytes, generation: str) -
         write.receipts = draft.receipts
         write.undo_gone = draft.undo_gone
         write.undo = draft.undo
+        write.products = draft.products
+        write.interest = draft.interest
     return write

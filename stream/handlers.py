@@ -10,20 +10,21 @@ Whatever fails here is kept and raised at the next call of the log: the process 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple
 
+from profiles.catalogue import PRODUCT
 from profiles.codec import decode
 from profiles.errors import Refused
-from profiles.ids import shard_of
+from profiles.ids import SHARDS, shard_of
 from profiles.moments import FOREVER, MINUTE_MS, Clock
 from profiles.state import Profile
 from profiles.wire import (
     INPUT_TOPICS,
     MARK,
+    NEWS,
     PROFILE_COMMANDS,
     Command,
     Event,
@@ -36,10 +37,10 @@ from stream import effects, metrics
 from stream.alarms import Gate
 from stream.cache import Cache, Held
 from stream.clock import LogClock, StoreClock, thread_cpu_ns, wall_ms
-from stream.computing import Bugs, Computing
+from stream.computing import CATALOG_TOPIC, Bugs, Computing, Page
 from stream.effects import Batch, Shard
 from stream.group import Group, Input
-from stream.owned import Owned
+from stream.owned import Owned, key_in
 from stream.ports import Ids, Log, LogRecord, ProfileStore
 from stream.settings import Own
 
@@ -58,6 +59,16 @@ GATE_S: Final = 0.1
 DUE_EVERY_MS: Final = 250
 WAKES_MAX: Final = 100
 AHEAD_MS_MAX: Final = 5 * MINUTE_MS
+
+
+NEWS_PAGE: Final = 500
+"""As soon as news is told to so many, the rest follows in the log."""
+_NOBODYS: Final = (MARK, NEWS)
+"""Commands to a partition."""
+
+
+def _is_news(one: Input) -> bool:
+    return type(one.given) is Command and one.given.kind == NEWS
 
 
 def never(site: str) -> bool:
@@ -118,7 +129,7 @@ class Handlers:
         self._lane_max = max(1, own.buffer_events // 8)
         self._relaxed = relaxed
         profiles_max = max(own.cache_profiles, 4 * own.batch_events)
-        self._owned = Owned(partitions, profiles_max, secret, tells_at_once=store.is_atomic)
+        self._owned = Owned(partitions, profiles_max, own.catalogue_products, secret, tells_at_once=store.is_atomic)
         self._flight: list[asyncio.Task[None]] = []
         self._number = 0
         self._waking: set[str] = set()
@@ -231,8 +242,23 @@ class Handlers:
                     # What was applied before us lies below our cursors: nobody reads it, and its time, again.
                     self._clock.advance(max(shard.clock_ms for shard in shards))
                 self._owned.groups[partition] = group
+                await self._learn_products(group.shards)
+            await self._learn_products(number for number in range(SHARDS) if number not in self._owned.shards)
             await self._mark()
         return starts
+
+    async def _learn_products(self, shards: Iterable[int]) -> None:
+        """Read the products of those of these shards where others have written some since we looked."""
+        numbers = list(shards)
+        versions = await effects.read("product versions", lambda: self._store.product_versions(numbers))
+        known = self._owned.products_known
+        changed = [(one, at) for one, at in zip(numbers, versions, strict=True) if at != known.get(one, 0)]
+        if changed:
+            asked = [one for one, _ in changed]
+            for (number, version), products in zip(
+                changed, await effects.read("products", lambda: self._store.products(asked)), strict=True
+            ):
+                self._owned.stock(number, version, products)
 
     async def _mark(self) -> None:
         """Put a mark behind all that the log holds for our partitions: when it is read, we know what was told them.
@@ -243,11 +269,7 @@ class Handlers:
         marks = []
         for group in self._owned.groups.values():
             group.mark, group.caught_up = self._ids.token(), False
-            key = next(
-                key
-                for key in map("mark:{}".format, itertools.count())
-                if shard_of(key) % self._owned.partitions == group.partition
-            )
+            key = key_in(MARK, group.partition, self._owned.partitions)
             marks.append(
                 Record(PROFILE_COMMANDS, key, encode_command(Command(MARK, key, "", (0, ""), group.mark, group.low_ms)))
             )
@@ -349,8 +371,41 @@ class Handlers:
         wakes = await self._due()
         if not inputs and not wakes:
             return False
-        await self._process(inputs, wakes)
+        while inputs:
+            # Whom news may interest is asked of the store, which must hold all that lies before it.
+            told = next((place for place, (_, one) in enumerate(inputs) if _is_news(one)), len(inputs))
+            if told:
+                last = told == len(inputs)
+                await self._process(inputs[:told], wakes if last else [])
+                inputs, wakes = inputs[told:], [] if last else wakes
+            else:
+                many = next((place for place, (_, one) in enumerate(inputs) if not _is_news(one)), len(inputs))
+                await self._landed()
+                self._alive()
+                await self._process(inputs[:many], [], await self._interested(inputs[:many]))
+                inputs = inputs[many:]
+        if wakes:
+            await self._process([], wakes)
         return True
+
+    async def _interested(self, inputs: list[tuple[Group, Input]]) -> dict[tuple[str, int], Page]:
+        """Whom these news may interest: (address, offset) of the command -> some of them, shard by shard, and where the
+        others begin."""
+        found: dict[tuple[str, int], Page] = {}
+        for group, one in inputs:
+            command = one.given
+            assert isinstance(command, Command)
+            names: list[str] = []
+            shards = [number for number in group.shards if number >= command.link[0]]
+            following = -1
+            for number in shards:
+                if len(names) >= NEWS_PAGE:
+                    following = number
+                    break
+                ask = partial(self._store.interested, number, command.other)
+                names += await effects.read("whom it may interest", ask)
+            found[command.address, one.offset] = names, following
+        return found
 
     def _abreast(self) -> list[tuple[Group, Input]]:
         """What is ready of all partitions, in one order of logical time.
@@ -415,7 +470,12 @@ class Handlers:
                 group.woken_ms = max(group.woken_ms, gate_ms)
         return found
 
-    async def _process(self, inputs: list[tuple[Group, Input]], wakes: list[tuple[Group, str, int]]) -> None:
+    async def _process(
+        self,
+        inputs: list[tuple[Group, Input]],
+        wakes: list[tuple[Group, str, int]],
+        interested: dict[tuple[str, int], Page] | None = None,
+    ) -> None:
         self._number += 1
         last, hands = await self._load(inputs, wakes)
         started_ns = thread_cpu_ns()
@@ -429,6 +489,7 @@ class Handlers:
             self._number,
             last,
             hands,
+            interested or {},
         )
         turn.apply(inputs)
         for group, address, due_ms in wakes:
@@ -526,10 +587,12 @@ class Handlers:
         for place, (_, one) in enumerate(inputs):
             given = one.given
             if type(given) is Event:
+                if one.topic == CATALOG_TOPIC and given.address.startswith(PRODUCT):
+                    continue
                 last[given.address] = place
                 for address in given.identifiers:
                     last.setdefault(address, -1)
-            elif type(given) is Command and given.kind != MARK:
+            elif type(given) is Command and given.kind not in _NOBODYS and not given.address.startswith(PRODUCT):
                 last[given.address] = place
         for _, address, _ in wakes:
             last[address] = len(inputs)
@@ -613,6 +676,7 @@ class Handlers:
             if wrong:
                 raise Refused("\n".join(wrong))
             async with self._turn:
+                await self._learn_products(number for number in range(SHARDS) if number not in self._owned.shards)
                 idle = [shard for shard in self._owned.shards.values() if shard.idle]
                 writes = [effects.write_of(shard, None, self._ids.token(), self._rulebook.hash) for shard in idle]
                 for shard in self._owned.shards.values():

@@ -136,6 +136,8 @@ class ShardWrite:
         undo_gone: addresses of which all that undoes a merge is taken away.
         undo: address -> what undoes a merge, put before what is left; ``UNDO_MAX`` are kept, for ``keep_ms``.
         keep_ms: how long receipts and undos are kept from this write on.
+        products: product id -> product, to be set; ``None`` deletes it.
+        interest: (product id, ordinal, whether news of it may interest that profile).
     """
 
     shard: int
@@ -157,6 +159,8 @@ class ShardWrite:
     undo_gone: list[str] = field(default_factory=list)
     undo: dict[str, list[bytes]] = field(default_factory=dict)
     keep_ms: int = 30 * DAY_MS
+    products: dict[str, bytes | None] = field(default_factory=dict)
+    interest: list[tuple[str, int, bool]] = field(default_factory=list)
 
 
 class ProfileStore(Protocol):
@@ -239,6 +243,18 @@ class ProfileStore(Protocol):
 
     async def named(self, shard: int, first: int, limit: int) -> list[str]:
         """Addresses of a shard by ordinal, from ``first`` on; those that were struck out are left out."""
+        ...
+
+    async def product_versions(self, shards: Sequence[int]) -> list[int]:
+        """How often the products of each shard were written, in the order asked."""
+        ...
+
+    async def products(self, shards: Sequence[int]) -> list[dict[str, bytes]]:
+        """All products of each shard, in the order asked: product id -> product."""
+        ...
+
+    async def interested(self, shard: int, product_id: str) -> list[str]:
+        """Addresses of a shard whom news of that product may interest, by ordinal."""
         ...
 
     async def get_doc(self, name: str) -> bytes | None:

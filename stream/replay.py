@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import Generic, Protocol, TypeVar
 
+from profiles.catalogue import PRODUCT, PRODUCT_UPDATED, Catalogue, news_event, updated
 from profiles.errors import BadInput
 from profiles.moments import FOREVER
 from profiles.state import Profile
@@ -148,6 +149,7 @@ class Replay(Generic[Heard]):
     Attributes:
         without: address -> what its profile had kept for later and cannot be done (``Stuck``).
         born: makes the profile of an address that is met for the first time.
+        goods: the shop's catalogue, by what the log says of it.
         at_work: the address that was stepped last.
     """
 
@@ -156,10 +158,12 @@ class Replay(Generic[Heard]):
     without: dict[str, tuple[Kept, ...]] = field(default_factory=dict)
     born: Callable[[str], Profile] = Profile
     profiles: dict[str, Profile] = field(default_factory=dict)
+    goods: Catalogue = field(default_factory=Catalogue)
     now_ms: int = -FOREVER
     at_work: str = ""
     _alarms: list[tuple[int, str]] = field(default_factory=list)
     _queued: dict[str, int] = field(default_factory=dict)
+    _interested: dict[str, set[str]] = field(default_factory=dict)
     _broken: set[str] = field(default_factory=set)
 
     def take(self, given: Given) -> None:
@@ -173,6 +177,24 @@ class Replay(Generic[Heard]):
         if self._alarms and self._alarms[0][0] < self.now_ms:
             self.until(self.now_ms)
         given.seen_ms = self.now_ms
+        if isinstance(given, Event) and given.address.startswith(PRODUCT):
+            self._restock(given)
+            return
+        self._take(given)
+
+    def _restock(self, event: Event) -> None:
+        """The shop says something of a product."""
+        if event.type == PRODUCT_UPDATED:
+            product, news = updated(self.goods.products.get(event.props["product_id"]), event)
+            self.goods.put(product)
+            for one in news:
+                if one.type in self.rulebook.news:
+                    for address in sorted(self._interested.get(product.product_id, ())):
+                        told = news_event(product, one, event)
+                        told.address, told.seen_ms = address, self.now_ms
+                        self._take(told)
+
+    def _take(self, given: Given) -> None:
         out = self._step(given.address, given)
         waiting = out.commands if out is not None else []
         for command in waiting:
@@ -219,10 +241,13 @@ class Replay(Generic[Heard]):
             return None  # Until the next pass nobody knows how it is.
         self.at_work = address
         try:
-            out = step(profile, given, self.rulebook, without=self.without.get(address, ()))
+            out = step(profile, given, self.rulebook, without=self.without.get(address, ()), goods=self.goods)
         except Exception:
             self._broken.add(address)
             raise
+        for product_id, holds in out.interest:
+            known = self._interested.setdefault(product_id, set())
+            (known.add if holds else known.discard)(address)
         if profile.timers:
             alarm_ms = min(profile.timers.values())
             if alarm_ms < self._queued.get(address, FOREVER):

@@ -206,6 +206,12 @@ class Own:
             "Stop when 50 inputs in a row, or 1 % of a minute's, fail inside the core. No: set all of them aside and go on.",
         ),
     )
+    catalogue_products: int = field(
+        default=100_000,
+        metadata=_about(
+            "products", "How many products the catalogue holds; what comes beyond is a dead letter.", least=1
+        ),
+    )
     metrics_port: int = field(
         default=0,
         metadata=_about(

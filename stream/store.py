@@ -6,12 +6,14 @@ back together when Redis forgets a suffix, and a worker that lost its partition 
 
 In Redis all keys of a shard share a hash tag, hence a slot:
 
-    {17}cur           hash    token, cursor (JSON), clock (epoch ms), generation
+    {17}cur           hash    token, cursor (JSON), clock (epoch ms), generation, products
     {17}p:<address>   string  a profile's blob
     {17}tm            zset    address -> due, epoch ms: one alarm a profile
     {17}ob            list    packed records, oldest first: written, not yet known to be published
     {17}no            list    addresses by ordinal: the small number by which a bitmap knows a profile
     {17}s:<segment>   string  bitmap over ordinals: the members
+    {17}pr            hash    product id -> the product; how often it was written, in cur
+    {17}ix:<product>  set     ordinals of those whom news of the product may interest
     {17}taken         hash    "<sending shard> <topic>" -> "<offset> <ordinal>" of the last command taken
     {17}er            hash    keyed hash of an erased address -> its tombstone
     {17}r:<command>   string  receipt of an operator's command (JSON), for 30 days

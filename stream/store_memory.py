@@ -31,6 +31,9 @@ class _Shard:
     tombs: dict[str, bytes] = field(default_factory=dict)
     receipts: dict[str, tuple[bytes, int]] = field(default_factory=dict)  # until when it is kept
     undo: dict[str, tuple[list[bytes], int]] = field(default_factory=dict)
+    products: dict[str, bytes] = field(default_factory=dict)
+    products_written: int = 0
+    interest: dict[str, set[int]] = field(default_factory=dict)  # read in sorted order only
 
 
 class MemoryStore:
@@ -119,6 +122,16 @@ class MemoryStore:
             before = kept if now_ms < until_ms else []
             shard.undo[address] = ([*reversed(undone), *before][:UNDO_MAX], now_ms + write.keep_ms)
 
+        for product_id, product in write.products.items():
+            if product is None:
+                shard.products.pop(product_id, None)
+            else:
+                shard.products[product_id] = product
+        shard.products_written += bool(write.products)
+        for product_id, ordinal, holds in write.interest:
+            interested = shard.interest.setdefault(product_id, set())
+            (interested.add if holds else interested.discard)(ordinal)
+
     async def load(self, addresses: Sequence[str]) -> list[bytes | None]:
         """Profile blobs in the order asked."""
         return list(map(self._profiles.get, addresses))
@@ -193,6 +206,19 @@ class MemoryStore:
     async def named(self, shard: int, first: int, limit: int) -> list[str]:
         """Addresses of a shard by ordinal."""
         return [name for name in self._shards[shard].names[first : first + limit] if name]
+
+    async def product_versions(self, shards: Sequence[int]) -> list[int]:
+        """How often the products of each shard were written."""
+        return [self._shards[shard].products_written for shard in shards]
+
+    async def products(self, shards: Sequence[int]) -> list[dict[str, bytes]]:
+        """All products of each shard."""
+        return [dict(self._shards[shard].products) for shard in shards]
+
+    async def interested(self, shard: int, product_id: str) -> list[str]:
+        """Whom news of a product may interest, by ordinal."""
+        it = self._shards[shard]
+        return [name for ordinal in sorted(it.interest.get(product_id, ())) if (name := it.names[ordinal])]
 
     async def get_doc(self, name: str) -> bytes | None:
         """A document, if it was put."""

@@ -310,6 +310,21 @@ class RedisStore:
             for ordinal in here
         ]
 
+    async def product_versions(self, shards: Sequence[int]) -> list[int]:
+        """How often the products of each shard were written."""
+        answers = await self._each("product_versions", [_TAGS[shard] + "cur" for shard in shards], "HGET", "products")
+        return [int(answer or 0) for answer in answers]
+
+    async def products(self, shards: Sequence[int]) -> list[dict[str, bytes]]:
+        """All products of each shard."""
+        answers = await self._ask("products", [("HGETALL", _TAGS[shard] + "pr") for shard in shards])
+        return [{product_id.decode(): product for product_id, product in sorted(one.items())} for one in answers]
+
+    async def interested(self, shard: int, product_id: str) -> list[str]:
+        """Whom news of a product may interest, by ordinal."""
+        [ordinals] = await self._ask("interested", [("SMEMBERS", f"{_TAGS[shard]}ix:{product_id}")])
+        return [name for name in await self._names([(shard, one) for one in sorted(map(int, ordinals))]) if name]
+
     async def get_doc(self, name: str) -> bytes | None:
         """A document, if it was put."""
         with self._told("get_doc"):
@@ -464,6 +479,14 @@ def _part(write: ShardWrite) -> tuple[Any, ...]:
         [(f"{tag}u:{address}", undone) for address, undone in write.undo.items()] or False,
         write.keep_ms,
         UNDO_MAX,
+        [word for product in write.products.items() if product[1] is not None for word in product] or False,
+        [product_id for product_id, product in write.products.items() if product is None] or False,
+        [
+            word
+            for product_id, ordinal, holds in write.interest
+            for word in (f"{tag}ix:{product_id}", ordinal, int(holds))
+        ]
+        or False,
     )
 
 

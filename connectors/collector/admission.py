@@ -28,11 +28,12 @@ from connectors.collector.body import Parsed, kind_of, slices
 from connectors.collector.context import NO_REFERRER, keep
 from connectors.collector.keys import Source
 from profiles import ids
+from profiles.catalogue import PRODUCT
 from profiles.errors import BadInput
 from profiles.moments import MINUTE_MS, iso, parse_instant
 from profiles.payloads import kept
 from profiles.taxonomy import EVENT_TYPES, canonical, resolve
-from profiles.wire import DEAD_LETTERS, Event, Record, dead_letter, encode_event
+from profiles.wire import CATALOG_EVENTS, DEAD_LETTERS, Event, Record, dead_letter, encode_event
 
 AHEAD_MS_MAX: Final = 5 * MINUTE_MS
 TRAITS_KEYS_MAX: Final = 100
@@ -148,8 +149,11 @@ def admit(parsed: Parsed, given: Given) -> Admission:
                 trusted=given.source.trusted,
                 backfill=given.backfill or given.source.backfill,
             )
-            _say_who(event, raw, call, context, given.secret)
-            _say_where(event, call, properties, context, given)
+            if topic == CATALOG_EVENTS:
+                _say_what(event)
+            else:
+                _say_who(event, raw, call, context, given.secret)
+                _say_where(event, call, properties, context, given)
             records.append(Record(topic, event.address, encode_event(event)))
         except BadInput as error:
             refusals.append(Refusal(place, error.reason, str(error), topic))
@@ -335,6 +339,13 @@ def _at(raw: dict[str, Any], sent_ms: int | None, given: Given) -> int:
         late_s = (received_ms - at_ms) // 1000
         raise BadInput("too_late", f"timestamp: at most {source.late_ms_max // 1000} s ago wanted, got {late_s} s")
     return at_ms
+
+
+def _say_what(event: Event) -> None:
+    """What the shop says of a product is about nobody. Only the shop may say it: a page's key could set prices."""
+    if not event.trusted:
+        raise BadInput("not_allowed", f"{event.type}: a secret key wanted, got a public one")
+    event.address = PRODUCT + event.props["product_id"]
 
 
 def _say_who(event: Event, raw: dict[str, Any], call: str, context: dict[str, Any], secret: bytes) -> None:

@@ -822,3 +822,20 @@ def test_every_mistake_in_write_keys_is_told_and_no_key() -> None:
     text = str(caught.value)
     assert len(text.splitlines()) == 7
     assert "hidden" not in text
+
+
+# --- the catalogue ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.invariant("R29")
+def test_what_a_shop_says_of_a_product_is_keyed_by_it_and_nobodys_and_a_page_may_not_say_it() -> None:
+    said = {
+        "event": "Product Updated",
+        "messageId": "m",
+        "properties": {"product_id": "mug", "price": 9.5},
+        "userId": "u-1",
+    }
+    event = one("track", said, SHOP)
+    assert (event.address, event.identifiers, event.traits) == ("product:mug", (), {})
+    assert event.props == {"product_id": "mug", "price_e6": 9_500_000}
+    assert reason("track", said, WEB) == "not_allowed"

@@ -498,6 +498,28 @@ async def test_what_undoes_the_latest_merges_is_kept_newest_first_until_it_is_ta
     assert await store.undo(bob) == [b"b"]
 
 
+async def test_products_are_kept_by_shard_and_every_write_of_some_is_counted(store: ProfileStore) -> None:
+    assert await store.product_versions([17, 18]) == [0, 0]
+    assert await store.products([17]) == [{}]
+    assert await store.commit([bare(17, b"", b"token000", products={"mug": b"1", "кружка": b"2", "gone": b"3"})]) == []
+    assert await store.commit([bare(18, b"", b"token000", products={"pen": b"4"})]) == []
+    assert await store.commit([bare(17, b"token000", b"token001", products={"mug": b"5", "gone": None})]) == []
+    assert await store.commit([bare(17, b"token001", b"token002")]) == []
+    assert await store.product_versions([18, 17, 19]) == [1, 2, 0]
+    assert await store.products([17, 18, 19]) == [{"mug": b"5", "кружка": b"2"}, {"pen": b"4"}, {}]
+
+
+async def test_whom_a_products_news_interest_is_known_by_shard_and_in_order(store: ProfileStore) -> None:
+    names = [address_in(17, at) for at in range(5)]
+    of_all = [("mug", ordinal, True) for ordinal in (4, 0, 2, 3)]
+    assert await store.commit([bare(17, b"", b"token000", new_names=names, interest=[*of_all, ("pen", 1, True)])]) == []
+    assert await store.interested(17, "mug") == [names[0], names[2], names[3], names[4]]
+    gone = [("mug", 2, False), ("mug", 1, False), ("none", 1, False)]
+    assert await store.commit([bare(17, b"token000", b"token001", interest=gone, forgotten=[3])]) == []
+    assert await store.interested(17, "mug") == [names[0], names[4]]
+    assert (await store.interested(17, "pen"), await store.interested(18, "mug")) == ([names[1]], [])
+
+
 async def test_receipts_and_undos_are_kept_for_their_time(redis_store: RedisStore, fresh_redis: str) -> None:
     ana = address_in(17, 0)
     write = bare(17, b"", b"token000", receipts={"c-1": b"done"}, undo={ana: [b"1"]})

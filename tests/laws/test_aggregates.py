@@ -64,6 +64,7 @@ VALUES: Final[dict[str, tuple[st.SearchStrategy[Any], tuple[int, ...]]]] = {
     "edge": (WORDS, (0, 1)),
     "latest": (WORDS, (1, 2, 3)),
     "latest by month": (WORDS, (1, 2, 3)),
+    "newest": (WORDS, (1, 2, 5)),
     "occurrences": (st.none(), (1, 2, 5)),
     "occurrences by month": (st.none(), (1, 2, 5)),
     "recent": (PRODUCTS, (1, 2, 4)),
@@ -145,7 +146,8 @@ def test_a_state_is_plain_and_bounded(given_: tuple[Aggregate, int, list[tuple[i
     if " customers " in kind.name and state is not None:
         assert max(map(len, state.values())) <= bound
     elif (
-        kind.name.partition(" ")[0] in ("latest", "occurrences", "recent", "sequence", "weighed") and state is not None
+        kind.name.partition(" ")[0] in ("latest", "newest", "occurrences", "recent", "sequence", "weighed")
+        and state is not None
     ):
         assert len(state) <= bound
 

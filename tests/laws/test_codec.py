@@ -76,7 +76,7 @@ def full_profile() -> Profile:
     run = p.runs["t:k"] = Instance("t", "k", "rev", ADDRESS, "occasion", 5, ("page_viewed", "m1"))
     run.at, run.due_ms, run.context = 2, 70, {"because": [{"node": "n", "value": None}]}
     p.entries, p.held = {"t": [1, 5], "at:u:": [9]}, [[70, "forward", b"\x00\xff"]]
-    p.erased_ms = 3
+    p.erased_ms, p.interest = 3, ["mug"]
     return p
 
 
@@ -93,10 +93,29 @@ VERSION_1: Final = bytes.fromhex(
 """``full_profile`` as version 1 wrote it, which knew no erasure."""
 
 
+VERSION_2: Final = bytes.fromhex(
+    "dc001502cf0000018bcfe568000507cd7fff93a6757365723a3203a16d81a6616e6f6e3a619201a178c418ffffffffffffffff050000"
+    "00000000000600000000000000930a005982a667656e64657293a16601a3776562a4746167739394a16101cb4004000000000000c302"
+    "a377656281a7656d61696c3a2a93a76772616e74656401a3776562860105029201020381a161010481009401020304059207a178ceff"
+    "ffffff919301a17081a46e616d65a2c3a99199a16f81a4706169640102a3555344cd012c099195a161a5746f6f6c73a002cc9681a172"
+    "9304fe9192a1610181a76368616e6e656ca37765629194a009a355534481a1619401020381a46e616d65a14193646481ab706167655f"
+    "76696577656402810901830932a773657373696f6e3ca772756e3a743a6b46919aa174a16ba37265760246a6757365723a31a86f6363"
+    "6173696f6e0592ab706167655f766965776564a26d3181a7626563617573659182a46e6f6465a16ea576616c7565c082a174920105a5"
+    "61743a753a9109919346a7666f7277617264c40200ff03"
+)
+"""And as version 2 did, which knew no interest."""
+
+
+def test_a_profile_that_version_2_wrote_is_read_as_it_was() -> None:
+    found = decode(ADDRESS, VERSION_2)
+    assert profile_shape(found, "interest") == profile_shape(full_profile(), "interest")
+    assert found.interest == []
+
+
 def test_a_profile_that_version_1_wrote_is_read_as_it_was() -> None:
-    wanted = profile_shape(full_profile(), "erased_ms")
+    wanted = profile_shape(full_profile(), "erased_ms", "interest")
     found = decode(ADDRESS, VERSION_1)
-    assert profile_shape(found, "erased_ms") == wanted
+    assert profile_shape(found, "erased_ms", "interest") == wanted
     assert found.erased_ms == 0
 
 
@@ -145,7 +164,7 @@ def test_a_damaged_blob_is_refused_or_read_but_never_breaks_the_reader(data: st.
 
 
 @pytest.mark.parametrize(
-    "fields", [[], [3, 0, 0, -1, 0], [0, 0, 0, -1, 0], ["1", 0, 0, -1, 0], [1], [1, 0, 0, -1, 1], {1: 2}]
+    "fields", [[], [4, 0, 0, -1, 0], [0, 0, 0, -1, 0], ["1", 0, 0, -1, 0], [1], [1, 0, 0, -1, 1], {1: 2}]
 )
 def test_what_is_of_no_version_we_know_is_refused(fields: Any) -> None:
     with pytest.raises(BadBlob):
@@ -160,10 +179,10 @@ def test_an_older_version_is_upgraded_step_by_step(monkeypatch: pytest.MonkeyPat
         steps.append(fields[0])
         return [fields[0] + 1, *fields[1:]]
 
-    monkeypatch.setattr(codec, "VERSION", 4)
-    monkeypatch.setattr(codec, "UPGRADES", {2: upgrade, 3: upgrade})
+    monkeypatch.setattr(codec, "VERSION", 5)
+    monkeypatch.setattr(codec, "UPGRADES", {3: upgrade, 4: upgrade})
     assert profile_shape(decode(ADDRESS, old)) == profile_shape(full_profile())
-    assert steps == [2, 3]
+    assert steps == [3, 4]
 
 
 @pytest.mark.invariant("R26")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from profiles.errors import BadDocument
@@ -248,7 +246,7 @@ def test_a_selection_that_nobody_can_mean_is_refused_at_its_line(payload: str, m
 
 
 def test_equal_shelves_give_equal_bytes() -> None:
-    def sent(lines: list[str]) -> list[dict[str, Any]]:
+    def sent(lines: list[str]) -> bytes:
         done = check(
             """
             trigger it = {on: {event: order_completed}, steps: [{emit: {template: t, payload: {personal: 8, on_sale: 8}}}]}
@@ -256,8 +254,8 @@ def test_equal_shelves_give_equal_bytes() -> None:
             + "\n".join(lines)
             + "\n1d  ana  order_completed order_id=1 product=drill price=100"
         )
-        return [one.record.value for one in done.world.published if one.record.topic == "triggers.it"]  # type: ignore[misc]
+        return next(one.record.value for one in done.world.published if one.record.topic == "triggers.it")
 
     lines = [line for line in SHELF.splitlines() if line.strip()]
     one, other = sent(lines), sent(lines[::-1])
-    assert one[0].split(b'"cause"')[0] == other[0].split(b'"cause"')[0]  # type: ignore[attr-defined]
+    assert one.split(b'"cause"')[0] == other.split(b'"cause"')[0]

@@ -254,6 +254,15 @@ class SimStore(ProfileStore):
     async def named(self, shard: int, first: int, limit: int) -> list[str]:
         return await self._ask("named", lambda store: store.named(shard, first, limit))
 
+    async def product_versions(self, shards: Sequence[int]) -> list[int]:
+        return await self._ask("product versions", lambda store: store.product_versions(shards))
+
+    async def products(self, shards: Sequence[int]) -> list[dict[str, bytes]]:
+        return await self._ask("products", lambda store: store.products(shards))
+
+    async def interested(self, shard: int, product_id: str) -> list[str]:
+        return await self._ask("interested", lambda store: store.interested(shard, product_id))
+
     async def get_doc(self, name: str) -> bytes | None:
         return await self._ask("get doc", lambda store: store.get_doc(name))
 
