@@ -27,7 +27,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import StreamingResponse
 
 from connectors.clock import seconds
-from console import exports, lists, metrics, shapes
+from console import exports, lists, metrics, published, shapes
 from console.addresses import read_address
 from console.commands import Commands
 from console.decisions import DecisionReader, DecisionWindow
@@ -483,6 +483,20 @@ def _triggers(app: FastAPI, reader: Reader) -> None:
                 pass  # Nobody there, but decisions may have been made under that address.
         latest = reader.window.find(trigger=trigger, addresses=addresses, outcome=outcome, reason=reason, limit=limit)
         return _json({"window": reader.window_told(), "decisions": latest})
+
+    @app.get("/api/v1/schemas", response_model=shapes.Schemas)
+    async def schemas() -> Response:
+        """The published JSON Schemas of what crosses the topics, for consumers in any language."""
+        return _json({"schemas": [{"name": name, "id": one.get("$id")} for name, one in published.schemas().items()]})
+
+    @app.get("/api/v1/schemas/{name:path}", response_model=dict[str, Any], responses=_PROBLEMS)
+    async def schema(name: str) -> Response:
+        """One of them: `triggers`, `decisions`, `event`, `props/order_completed` …"""
+        found = published.schemas().get(name)
+        if found is None:
+            hint = did_you_mean(name, sorted(published.schemas()))
+            raise Asked(404, "unknown_schema", f"schema: a published one wanted, got {_short(name)}{hint}")
+        return _json(found)
 
     @app.get("/api/v1/rules", response_model=shapes.Rules, responses=_PROBLEMS)
     async def rules() -> Response:

@@ -395,6 +395,19 @@ class Rules(Shape):
     files: list[RuleFile]
 
 
+class SchemaNamed(Shape):
+    """A published JSON Schema."""
+
+    name: str = Field(description="Ask for it by this name.")
+    id: str | None = Field(description="Ends in its version; null for what has none.")
+
+
+class Schemas(Shape):
+    """All that are published."""
+
+    schemas: list[SchemaNamed]
+
+
 class EditAsked(Shape):
     """What is to be stated of a person by hand, or taken back."""
 

@@ -556,6 +556,21 @@ def _reasons(rejected: Counter[str]) -> str:
 
 
 @app.command()
+def schema(name: Annotated[str, typer.Argument(help="Like triggers; without one the names are told.")] = "") -> None:
+    """Print the published JSON Schema of what crosses a topic, for consumers in any language."""
+    from console.published import schemas
+
+    known = schemas()
+    if not name:
+        for one, said in known.items():
+            print(f"{one}  {said['$id']}" if "$id" in said else one)
+        return
+    if name not in known:
+        raise Refused(f"schema: one of {', '.join(known)} wanted, got {name}")
+    print(orjson.dumps(known[name], option=orjson.OPT_INDENT_2).decode())
+
+
+@app.command()
 def bench(
     size: Annotated[str, typer.Option(help="smoke or real.")] = "real",
     customers: Annotated[int | None, typer.Option(min=1, help="The base; 100,000 in the real size.")] = None,

@@ -1,0 +1,79 @@
+"""Issue 5, through real parts: ``opportune dev`` with a folder of rules, events from an SDK, a consumer outside of the code base."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import segment.analytics as analytics
+
+from tests.opportune.test_dev import OPPORTUNE, running
+
+CONSUMER = Path(__file__).parents[2] / "docs" / "consumer" / "moments.py"
+RULES = """
+triggers:
+  thanks: {class: transactional, on: {event: product_reviewed}, steps: [{emit: {template: thanks, payload: {pick: {select: similar, of: order, optional: true}}}}]}
+  goes_with: {class: transactional, on: {event: order_completed}, key: order_id, steps: [{emit: {template: goes_with, payload: {co_purchased: 3}}}]}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.mechanic("M98")
+@pytest.mark.mechanic("M88")
+def test_moments_reach_a_consumer_that_knows_only_the_published_schema(tmp_path: Path) -> None:
+    rules = tmp_path / "rules"
+    rules.mkdir()
+    (rules / "rules.yaml").write_text(RULES)
+    printed = subprocess.run(
+        (*OPPORTUNE, "schema", "triggers"), capture_output=True, text=True, check=True, timeout=120
+    )
+    schema = tmp_path / "triggers.json"
+    schema.write_text(printed.stdout)
+    with running(tmp_path, "--rules", str(rules)) as dev:
+        assert dev.get("schemas/triggers") == json.loads(printed.stdout)
+        client = analytics.Client("dev-secret-key", host=dev.collector, sync_mode=True, gzip=True)
+        client.track("shop", "Product Updated", {"product_id": "drill", "accompanying": ["bits"]})
+        client.track("shop", "Product Updated", {"product_id": "bits", "price": 8.5, "url": "https://s/bits"})
+        order = {"order_id": "o-1", "currency": "USD", "total": 99, "products": [{"product_id": "drill", "price": 99}]}
+        client.track("u-1", "Order Completed", order)
+        client.track("u-1", "Product Reviewed", {"product_id": "drill", "rating": 5})
+        dev.until(
+            "both moments",
+            lambda: (
+                {one["name"] for one in dev.get("triggers")["triggers"] if one["decisions"].get("emitted")}
+                == {"thanks", "goes_with"}
+            ),
+            60,
+        )
+        brokers = json.loads((tmp_path / "data" / "environment.json").read_text())["OPPORTUNE_BOOTSTRAP"]
+        command = [
+            sys.executable,
+            "-I",
+            str(CONSUMER),
+            "--brokers",
+            brokers,
+            "--schema",
+            str(schema),
+            "--memory",
+            str(tmp_path / "m.sqlite"),
+        ]
+        out, said = tmp_path / "out.jsonl", tmp_path / "said.txt"
+        with out.open("wb") as lines, said.open("wb") as errors:
+            process = subprocess.Popen(
+                command, stdout=lines, stderr=errors, env={"PATH": os.environ["PATH"]}, cwd=tmp_path
+            )
+        try:
+            dev.until("both records", lambda: out.read_text().count("\n") >= 2, 60)
+        finally:
+            process.kill()
+            process.wait()
+    found: dict[str, dict[str, Any]] = {one["trigger"]: one for one in map(json.loads, out.read_text().splitlines())}
+    assert said.read_text() == ""
+    assert set(found) == {"thanks", "goes_with"}
+    (bits,) = found["goes_with"]["payload"]["co_purchased"]
+    assert (bits["product_id"], bits["price"], bits["url"]) == ("bits", "8.50", "https://s/bits")
