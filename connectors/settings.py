@@ -49,6 +49,15 @@ class Settings:
             "hex", "The installation secret, at least 16 bytes: keys the hashes of e-mails and phones.", secret=True
         ),
     )
+    catalogue_url: str = field(
+        default="",
+        repr=False,
+        metadata=_about(
+            "URL",
+            "The workers' store, redis://…: a collector adds the name, brand and category that an item's sender leaves out. Empty: items stay as sent.",
+            secret=True,
+        ),
+    )
     # Kafka, security.
     kafka_security: str = field(
         default="PLAINTEXT",

@@ -100,8 +100,15 @@ def worker() -> None:
 def collector() -> None:
     """HTTP in."""
     from connectors.collector.server import run
+    from stream.shelf import PRODUCTS_MAX, Shelf
+    from stream.store import RedisStore
 
-    run(connectors.settings.read(os.environ))
+    settings = connectors.settings.read(os.environ)
+    if not settings.catalogue_url:
+        run(settings)
+        return
+    shelf, store = Shelf(PRODUCTS_MAX), RedisStore(settings.catalogue_url)
+    run(settings, shelf.goods, lambda: shelf.follow(store))
 
 
 @app.command()

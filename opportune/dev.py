@@ -91,7 +91,7 @@ async def run(options: Options) -> int:
         )
         if isinstance(time, LogClock):
             time.advance(wall_ms() // DAY_MS * DAY_MS - DEMO_DAYS_BACK * DAY_MS)
-        collector = Collector(connectors.settings.read(env), time)
+        collector = Collector(connectors.settings.read(env), time, goods=worker.goods)
         api = Console(console.settings.read(env), worker.store, worker.clock)
         await _port(collector.start(), "collector", options.collector_port)
         try:

@@ -316,7 +316,12 @@ class Computing:
         without: tuple[Kept, ...] = ()
         try:
             out = step(
-                held.profile, given, self.rulebook, gate_ms=gate_ms, clock_ms=self.clock_ms, goods=self.owned.goods
+                held.profile,
+                given,
+                self.rulebook,
+                gate_ms=gate_ms,
+                clock_ms=self.clock_ms,
+                goods=self.owned.shelf.goods,
             )
             self.bugs.in_a_row = 0
         except Exception as error:
@@ -352,7 +357,7 @@ class Computing:
             self.outcomes[one.topic, DUPLICATE] += 1
             return
         shard.clock_ms = max(shard.clock_ms, one.at_ms)
-        goods = self.owned.goods
+        goods = self.owned.shelf.goods
         try:
             event = given if isinstance(given, Event) else decode_event(given.body)
             product_id = str(event.props.get("product_id"))
@@ -367,7 +372,7 @@ class Computing:
             self._dead(group, one, error.reason, str(error))
             return
         product, news = updated(goods.products.get(product_id), event)
-        is_kept = self.owned.put_product(number, product)
+        is_kept = self.owned.shelf.put(number, product)
         self._draft(number).products[product_id] = encode_product(product) if is_kept else None
         self.outcomes[one.topic, APPLIED] += 1
         place = 0
@@ -442,7 +447,12 @@ class Computing:
         without: tuple[Kept, ...] = ()
         try:
             out = step(
-                held.profile, given, self.rulebook, gate_ms=gate_ms, clock_ms=self.clock_ms, goods=self.owned.goods
+                held.profile,
+                given,
+                self.rulebook,
+                gate_ms=gate_ms,
+                clock_ms=self.clock_ms,
+                goods=self.owned.shelf.goods,
             )
             self.bugs.in_a_row = 0
         except Exception as error:
@@ -498,7 +508,7 @@ class Computing:
                     self.rulebook,
                     gate_ms=gate_ms,
                     clock_ms=self.clock_ms,
-                    goods=self.owned.goods,
+                    goods=self.owned.shelf.goods,
                 )
             except Exception:
                 # The log's copy will fail again, and be set aside with its coordinates.
@@ -635,7 +645,7 @@ class Computing:
                     gate_ms=gate_then_ms,
                     clock_ms=self.clock_ms,
                     without=without,
-                    goods=self.owned.goods,
+                    goods=self.owned.shelf.goods,
                 )
         fresh.ordinal = held.profile.ordinal
         held.profile = fresh
@@ -667,7 +677,7 @@ class Computing:
                     gate_ms=gate_ms,
                     clock_ms=self.clock_ms,
                     without=without,
-                    goods=self.owned.goods,
+                    goods=self.owned.shelf.goods,
                 )
             except Exception as another:
                 error = another

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple
 
-from profiles.catalogue import PRODUCT
+from profiles.catalogue import PRODUCT, Catalogue
 from profiles.codec import decode
 from profiles.errors import Refused
 from profiles.ids import SHARDS, shard_of
@@ -153,6 +153,11 @@ class Handlers:
         """The generation in force is this; before the first input."""
         self._rulebook = rulebook
 
+    @property
+    def goods(self) -> Catalogue:
+        """The shop's catalogue."""
+        return self._owned.shelf.goods
+
     def progress(self) -> Progress:
         """How far we are; costs a look at every shard."""
         applied = dict.fromkeys(INPUT_TOPICS, 0)
@@ -242,23 +247,15 @@ class Handlers:
                     # What was applied before us lies below our cursors: nobody reads it, and its time, again.
                     self._clock.advance(max(shard.clock_ms for shard in shards))
                 self._owned.groups[partition] = group
-                await self._learn_products(group.shards)
-            await self._learn_products(number for number in range(SHARDS) if number not in self._owned.shards)
+                await self._owned.shelf.learn(self._store, group.shards)
+            await self._learn_products()
             await self._mark()
         return starts
 
-    async def _learn_products(self, shards: Iterable[int]) -> None:
-        """Read the products of those of these shards where others have written some since we looked."""
-        numbers = list(shards)
-        versions = await effects.read("product versions", lambda: self._store.product_versions(numbers))
-        known = self._owned.products_known
-        changed = [(one, at) for one, at in zip(numbers, versions, strict=True) if at != known.get(one, 0)]
-        if changed:
-            asked = [one for one, _ in changed]
-            for (number, version), products in zip(
-                changed, await effects.read("products", lambda: self._store.products(asked)), strict=True
-            ):
-                self._owned.stock(number, version, products)
+    async def _learn_products(self) -> None:
+        """Know of the products of shards that are not ours what their owners have written."""
+        others = (number for number in range(SHARDS) if number not in self._owned.shards)
+        await self._owned.shelf.learn(self._store, others)
 
     async def _mark(self) -> None:
         """Put a mark behind all that the log holds for our partitions: when it is read, we know what was told them.
@@ -676,7 +673,7 @@ class Handlers:
             if wrong:
                 raise Refused("\n".join(wrong))
             async with self._turn:
-                await self._learn_products(number for number in range(SHARDS) if number not in self._owned.shards)
+                await self._learn_products()
                 idle = [shard for shard in self._owned.shards.values() if shard.idle]
                 writes = [effects.write_of(shard, None, self._ids.token(), self._rulebook.hash) for shard in idle]
                 for shard in self._owned.shards.values():

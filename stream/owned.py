@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Mapping
 from itertools import islice
 
-from profiles.catalogue import Catalogue, Product, decode_product
 from profiles.ids import shard_of, tomb_key
 from profiles.wire import INPUT_TOPICS, NEWS, Command, Record, completed, is_operators
 from stream.cache import Cache, Held
 from stream.effects import Shard
 from stream.group import Group, Input
+from stream.shelf import Shelf
 
 
 def key_in(kind: str, partition: int, partitions: int) -> str:
@@ -30,8 +29,7 @@ class Owned:
         groups: partition -> its topics.
         flying: address -> a profile whose write is under way; it is newer than the store's.
         news_keys: of each partition, a key for news of a product.
-        goods: the shop's catalogue.
-        products_known: shard -> how often its products had been written when we read them.
+        shelf: the shop's catalogue.
         by_log: (receiving shard, sending shard, stream) -> the last command that goes by the log only; later ones follow it.
     """
 
@@ -47,25 +45,9 @@ class Owned:
         self.news_keys = [key_in(NEWS, partition, partitions) for partition in range(partitions)]
         self.shards: dict[int, Shard] = {}
         self.cache = Cache(profiles_max)
-        self.goods = Catalogue(products_max)
-        self.products_known: dict[int, int] = {}
-        self._stocked: dict[int, set[str]] = {}
+        self.shelf = Shelf(products_max)
         self.flying: dict[str, Held] = {}
         self.by_log: dict[tuple[int, int, str], tuple[int, int]] = {}
-
-    def stock(self, shard: int, version: int, products: Mapping[str, bytes]) -> None:
-        """The products of a shard are these, as the store has them."""
-        for product_id in self._stocked.pop(shard, set()) - products.keys():
-            self.goods.drop(product_id)
-        for product_id, blob in products.items():
-            self.put_product(shard, decode_product(product_id, blob))
-        self.products_known[shard] = version
-
-    def put_product(self, shard: int, product: Product) -> bool:
-        """A product of that shard is as it is now; whether the shop still has it."""
-        self.goods.put(product)
-        self._stocked.setdefault(shard, set()).add(product.product_id)
-        return product.product_id in self.goods.products
 
     def let_go(self, partition: int) -> None:
         """Own this partition no more."""

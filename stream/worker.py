@@ -8,6 +8,7 @@ from typing import Final
 
 import orjson
 
+from profiles.catalogue import Catalogue
 from profiles.errors import Refused
 from profiles.ids import SHARDS
 from profiles.wire import INPUT_TOPICS
@@ -125,6 +126,11 @@ class LiveWorker:
             await watch(self._own, self._handlers.applied, self.store.now_ms)
         except Stalled as error:
             self._worker.fail("the watchdog", error)
+
+    @property
+    def goods(self) -> Catalogue:
+        """The shop's catalogue, kept up while the worker runs."""
+        return self._handlers.goods
 
     def progress(self) -> Progress:
         """How far we are."""

@@ -28,7 +28,7 @@ from connectors.collector.body import Parsed, kind_of, slices
 from connectors.collector.context import NO_REFERRER, keep
 from connectors.collector.keys import Source
 from profiles import ids
-from profiles.catalogue import PRODUCT
+from profiles.catalogue import PRODUCT, Catalogue
 from profiles.errors import BadInput
 from profiles.moments import MINUTE_MS, iso, parse_instant
 from profiles.payloads import kept
@@ -70,6 +70,7 @@ class Given:
         backfill: it came by ``/v1/import``.
         user_agent: of the browser that sent it; stands in for an absent ``context.userAgent``.
         seen: added to every event's context: ``ip``, ``place``.
+        goods: the shop's catalogue, where it is at hand.
     """
 
     source: Source
@@ -79,6 +80,7 @@ class Given:
     backfill: bool = False
     user_agent: str = ""
     seen: Mapping[str, Any] = field(default_factory=dict)
+    goods: Catalogue | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +156,8 @@ def admit(parsed: Parsed, given: Given) -> Admission:
             else:
                 _say_who(event, raw, call, context, given.secret)
                 _say_where(event, call, properties, context, given)
+            if given.goods is not None and (items := event.props.get("items")):
+                _say_of_goods(items, given.goods)
             records.append(Record(topic, event.address, encode_event(event)))
         except BadInput as error:
             refusals.append(Refusal(place, error.reason, str(error), topic))
@@ -344,8 +348,18 @@ def _at(raw: dict[str, Any], sent_ms: int | None, given: Given) -> int:
 def _say_what(event: Event) -> None:
     """What the shop says of a product is about nobody. Only the shop may say it: a page's key could set prices."""
     if not event.trusted:
-        raise BadInput("not_allowed", f"{event.type}: a secret key wanted, got a public one")
+        raise BadInput("needs_secret_key", f"{event.type}: a secret key wanted, got a public one")
     event.address = PRODUCT + event.props["product_id"]
+
+
+def _say_of_goods(items: list[dict[str, Any]], goods: Catalogue) -> None:
+    """What rules may ask of a product stands in the event when it enters the log: what its sender left out, the catalogue adds."""
+    for item in items:
+        product = goods.products.get(item["product_id"])
+        if product is not None:
+            for name in ("name", "brand", "category"):
+                if name in product.said:
+                    item.setdefault(name, product.said[name])
 
 
 def _say_who(event: Event, raw: dict[str, Any], call: str, context: dict[str, Any], secret: bytes) -> None:

@@ -32,6 +32,7 @@ from connectors.collector.keys import Keys, Source, read_keys
 from connectors.collector.tracker import AGE_S_MAX, read_tracker
 from connectors.publisher import Publisher, PublishFailed, kafka_options
 from connectors.settings import Settings
+from profiles.catalogue import Catalogue
 from profiles.errors import BadInput
 from profiles.moments import FOREVER, Clock
 from profiles.wire import DEAD_LETTERS, EVENT_TOPICS, Record
@@ -73,6 +74,9 @@ _EXPOSE: Final = (b"access-control-expose-headers", b"retry-after")
 _NO_SNIFF: Final = (b"x-content-type-options", b"nosniff")
 
 
+Follow = Callable[[], Awaitable[None]]
+
+
 class Gone(Exception):
     """The client left before its body was whole: there is nobody to answer."""
 
@@ -85,14 +89,23 @@ class Collector:
         time: the clock that stamps arrivals.
         keys: write keys; read from the settings when not given.
         locate: says where an IP address is; its answer goes into the event's context.
+        goods: the shop's catalogue, kept up by whoever gives it; it completes items.
     """
 
-    def __init__(self, settings: Settings, time: Clock, keys: Keys | None = None, locate: Locate | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        time: Clock,
+        keys: Keys | None = None,
+        locate: Locate | None = None,
+        goods: Catalogue | None = None,
+    ) -> None:
         self._settings = settings
         self._secret = settings.secret_bytes()
         self._time = time
         self._keys = read_keys(settings.write_keys) if keys is None else keys
         self._locate = locate
+        self._goods = goods
         self._tracker = read_tracker()
         self._publisher = Publisher(
             kafka_options(settings),
@@ -298,6 +311,7 @@ class Collector:
             backfill=call == "import",
             user_agent="" if source.trusted else agent.decode("latin-1"),
             seen=self._seen(scope, forwarded),
+            goods=self._goods,
         )
         if parsed is None:
             assert mistake is not None
@@ -436,9 +450,14 @@ def _requests(route: str, status: int) -> Counter:
     return metrics.REQUESTS.labels(route, str(status))
 
 
-async def serve(settings: Settings, time: Clock) -> None:
-    """Run a collector until SIGINT or SIGTERM, then end cleanly."""
-    collector = Collector(settings, time)
+async def serve(settings: Settings, time: Clock, goods: Catalogue | None = None, follow: Follow | None = None) -> None:
+    """Run a collector until SIGINT or SIGTERM, then end cleanly.
+
+    Args:
+        goods, follow: the catalogue, and what keeps it up for ever.
+    """
+    following = asyncio.ensure_future(follow()) if follow is not None else None
+    collector = Collector(settings, time, goods=goods)
     asked_to_stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for one in (signal.SIGINT, signal.SIGTERM):
@@ -447,13 +466,15 @@ async def serve(settings: Settings, time: Clock) -> None:
     LOG.info("the collector listens on port %d", collector.port)
     await asked_to_stop.wait()
     await collector.stop()
+    if following is not None:
+        following.cancel()
 
 
-def run(settings: Settings) -> None:
-    """Run a collector as its own process."""
+def run(settings: Settings, goods: Catalogue | None = None, follow: Follow | None = None) -> None:
+    """Run a collector as its own process; see ``serve``."""
     # The heap of modules never becomes garbage, and an event is a hundred objects that free themselves: the collector
     # of cycles has little to find, and looks for it less often.
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(settings, clock.SystemClock()))
+        runner.run(serve(settings, clock.SystemClock(), goods, follow))

@@ -18,6 +18,7 @@ from connectors.collector.body import Inflater, TooLarge, parse, slices
 from connectors.collector.context import campaign_of, device_of
 from connectors.collector.keys import Source, read_keys
 from profiles import ids
+from profiles.catalogue import Catalogue, Product
 from profiles.errors import BadInput, Refused
 from profiles.moments import DAY_MS, FOREVER, HOUR_MS, MINUTE_MS, iso, parse_instant
 from profiles.taxonomy import EVENT_TYPES
@@ -838,4 +839,29 @@ def test_what_a_shop_says_of_a_product_is_keyed_by_it_and_nobodys_and_a_page_may
     event = one("track", said, SHOP)
     assert (event.address, event.identifiers, event.traits) == ("product:mug", (), {})
     assert event.props == {"product_id": "mug", "price_e6": 9_500_000}
-    assert reason("track", said, WEB) == "not_allowed"
+    assert reason("track", said, WEB) == "needs_secret_key"
+
+
+def test_what_a_sender_leaves_out_of_a_product_the_catalogue_adds_before_the_log() -> None:
+    goods = Catalogue()
+    goods.put(Product("mug", {"category": "kitchen/mugs", "brand": "Acme", "name": "Mug", "price_e6": 1}, 1))
+    items = [{"product_id": "mug", "brand": "Other", "price": 9}, {"product_id": "pen"}]
+    said = {
+        "event": "Order Completed",
+        "userId": "u-1",
+        "properties": {"order_id": "1", "currency": "EUR", "total": 9, "products": items},
+    }
+    event = one("track", said, SHOP, goods=goods)
+    assert event.props["items"] == [
+        {
+            "product_id": "mug",
+            "quantity": 1,
+            "price_e6": 9_000_000,
+            "brand": "Other",
+            "name": "Mug",
+            "category": "kitchen/mugs",
+            "amount_minor": 900,
+        },
+        {"product_id": "pen", "quantity": 1},
+    ]
+    assert "category" not in one("track", said, SHOP).props["items"][0]

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 import pytest
 
-from profiles.catalogue import PRODUCT
+from profiles.catalogue import PRODUCT, Product, encode_product
 from profiles.ids import shard_of
 from profiles.state import Profile
 from profiles.taxonomy import canonical, resolve
@@ -20,6 +20,7 @@ from profiles.wire import (
     CART_EVENTS,
     CATALOG_EVENTS,
     DEAD_LETTERS,
+    INPUT_TOPICS,
     ORDER_EVENTS,
     Event,
     Record,
@@ -31,8 +32,11 @@ from rules.outcome import Step
 from stream.clock import LogClock, SystemIds, wall_ms
 from stream.handlers import Handlers
 from stream.log_memory import MemoryLog, MemoryReader
+from stream.ports import ShardWrite
 from stream.replay import replayed
 from stream.settings import Own
+from stream.shelf import Shelf
+from stream.store import RedisStore
 from stream.store_memory import MemoryStore
 
 RULES = """
@@ -118,11 +122,11 @@ async def test_what_another_worker_was_told_is_known_to_all_of_them() -> None:
         log.append(product(names[0], 1))
         log.append(product(names[1], 2))
         async with asyncio.timeout(120):
-            while any(len(engine._owned.goods.products) < 2 for engine in (one, other)):
+            while any(len(engine._owned.shelf.goods.products) < 2 for engine in (one, other)):
                 await asyncio.sleep(0.01)
         log.append(product(names[0], 3, discontinued=True))
         async with asyncio.timeout(120):
-            while any(len(engine._owned.goods.products) > 1 for engine in (one, other)):
+            while any(len(engine._owned.shelf.goods.products) > 1 for engine in (one, other)):
                 await asyncio.sleep(0.01)
 
 
@@ -136,7 +140,7 @@ async def test_what_cannot_be_taken_is_set_aside_and_a_misplaced_product_finds_i
     log.append(product(name, 1, key=elsewhere))
     async with worker(store, log, clock, [0, 1], products=1) as engine:
         async with asyncio.timeout(120):
-            while name not in engine._owned.goods.products:
+            while name not in engine._owned.shelf.goods.products:
                 await asyncio.sleep(0.01)
         log.append(Record(CATALOG_EVENTS, wrong.address, encode_event(wrong)))
         log.append(product("more", 3))
@@ -231,3 +235,23 @@ async def test_a_successor_finds_the_index_and_tells_news_that_lay_unread() -> N
             while not records(log, "triggers.cheaper"):
                 await asyncio.sleep(0.01)
     assert await store.interested(shard_of("user:ana"), "mug") == ["user:ana"]
+
+
+async def test_a_process_that_writes_no_products_follows_the_store(fresh_redis: str) -> None:
+    store = RedisStore(fresh_redis)
+    shelf = Shelf(100)
+    following = asyncio.create_task(shelf.follow(store))
+    mug = encode_product(Product("mug", {"name": "Mug"}, 1))
+    cursor = dict.fromkeys(INPUT_TOPICS, 0)
+    writer = RedisStore(fresh_redis)
+    await writer.commit([ShardWrite(7, b"", b"token000", cursor, 1, products={"mug": mug})])
+    async with asyncio.timeout(120):
+        while "mug" not in shelf.goods.products:
+            await asyncio.sleep(0.01)
+    await writer.commit([ShardWrite(7, b"token000", b"token001", cursor, 1, products={"mug": None})])
+    async with asyncio.timeout(120):
+        while shelf.goods.products:
+            await asyncio.sleep(0.01)
+    await writer.close()
+    following.cancel()
+    await asyncio.wait([following])
