@@ -68,6 +68,11 @@ def test_the_pack_of_journeys_shows_loyal_customers_and_a_sale_on_a_date() -> No
     journeys("loyal")
 
 
+@pytest.mark.mechanic("M62", "M74")
+def test_the_pack_of_journeys_shows_news_of_goods_and_what_to_read_of_them() -> None:
+    journeys("goods")
+
+
 def test_each_scenario_of_the_journeys_has_a_test() -> None:
     shown = set(re.findall(r'    journeys\("(\w+)"\)', Path(__file__).read_text("utf-8")))
     assert shown == {path.stem for path in PACKS.glob("journeys/scenarios/*.txt")}
