@@ -259,3 +259,32 @@ def test_equal_shelves_give_equal_bytes() -> None:
     lines = [line for line in SHELF.splitlines() if line.strip()]
     one, other = sent(lines), sent(lines[::-1])
     assert one.split(b'"cause"')[0] == other.split(b'"cause"')[0]
+
+
+@pytest.mark.mechanic("M61")
+def test_a_new_bag_of_food_whichever_it_was_and_a_message_for_the_pet() -> None:
+    done = check(
+        """
+        trigger it = {class: transactional, on: {replenishment: {scope: [product, category], category: pets, lead: P5D}}, steps: [{branch: [{if: {any_item: pets, where: [{species: dog}]}, then: [{emit: {template: dog, payload: {what: $key, until: $run_out, pet: {any_item: pets, where: [{species: dog}]}}}}]}, {else: [{emit: cat}]}]}]}
+        0d   ana  identified pets=[{species=dog;name=Rex}|{species=cat;name=Tom}]
+        0d   bob  identified pets=[{species=cat;name=Tom}]
+        0d   ana  order_completed order_id=1 product=fish category=pets/food price=10
+        0d   bob  order_completed order_id=2 product=fish category=pets/food price=10 product=lamp category=home price=3
+        20d  ana  order_completed order_id=3 product=beef category=pets/food price=10 product=toy category=pets/toys price=1
+        20d  bob  order_completed order_id=4 product=fish category=pets/food price=10 product=lamp category=home price=3
+        34d  ana  expect emits it 0
+        35d  ana  expect emits it/dog 1, emits it 1
+        35d  bob  expect emits it/cat 1, emits it 1
+        """
+    )
+    (dog,) = (one for one in done.sent("it") if one["template"] == "dog")
+    assert dog["payload"] == {
+        "what": "pets/food",
+        "until": "2026-02-10T00:00:00.000Z",
+        "pet": [{"species": "dog", "name": "Rex"}],
+    }
+
+
+def test_a_scope_that_there_is_not_is_refused() -> None:
+    with pytest.raises(BadDocument, match="one of product, category wanted"):
+        check("trigger it = {on: {replenishment: {scope: brand}}, steps: [{emit: t}]}")
