@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from profiles.errors import BadDocument
 from rules.scenarios import Run, check
+from stream.rulebook import PACKS, read_rule_files
 
 SHELF = """
     0d  shop  product_updated product=drill price=100 category=tools/drills name=Drill url=https://s/drill accompanying=[bits|case]
@@ -288,3 +291,33 @@ def test_a_new_bag_of_food_whichever_it_was_and_a_message_for_the_pet() -> None:
 def test_a_scope_that_there_is_not_is_refused() -> None:
     with pytest.raises(BadDocument, match="one of product, category wanted"):
         check("trigger it = {on: {replenishment: {scope: brand}}, steps: [{emit: t}]}")
+
+
+@pytest.mark.mechanic("M88")
+@pytest.mark.mechanic("M50")
+@pytest.mark.mechanic("M55")
+@pytest.mark.mechanic("M56")
+def test_the_pack_of_journeys_shows_goods_where_the_shop_tells_of_them() -> None:
+    done = check(
+        f"""
+        start 2026-03-02T10:00
+        {SHELF}
+        0h   ana  product_viewed product=drill price=100
+        1h   ana  order_completed order_id=1 total=100 status=placed product=drill price=100
+        2h   ana  order_status_changed order_id=1 to=confirmed
+        3h   ana  order_status_changed order_id=1 to=delivered
+        80h  ana  product_reviewed order_id=1 product=drill
+        20d  ana  expect emits upsell_before_shipping 1
+        """,
+        read_rule_files(PACKS / "journeys"),
+    )
+    goods = {
+        (one["template"], name): [item["product_id"] for item in part]
+        for one in (
+            json.loads(it.record.value) for it in done.world.published if it.record.topic.startswith("triggers.")
+        )
+        for name, part in one["payload"].items()
+        if name in ("co_purchased", "personal", "similar", "arrived_since")
+    }
+    assert goods["add_to_order", "co_purchased"] == ["bits", "case"]
+    assert goods["coupon_reminder", "personal"] == ["bits", "case", "big_drill", "small_drill", "saw"]
