@@ -186,7 +186,7 @@ def shadow(
                         run_.take(replace(given, backfill=given.backfill and not asked.as_live))
             for run_ in runs:
                 run_.until(run_.now_ms)
-            one, two = (Replayed(run_.listener, run_.profiles, 0, {}, 1) for run_ in runs)
+            one, two = (Replayed(run_.listener, run_.profiles, run_.goods, 0, {}, 1) for run_ in runs)
             go_on = told(difference(one, books[0], two, books[1]))
             inputs = log.read_on(every_s) if go_on else iter(())
 

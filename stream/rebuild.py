@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from profiles.catalogue import PRODUCT, encode_product
 from profiles.codec import encode
 from profiles.erasure import is_tombstone
 from profiles.errors import Refused
@@ -135,6 +136,7 @@ def _unknown(history: History, result: Replayed[Silent], any_erased: bool) -> It
         yield "inputs set aside as they are by workers: " + ", ".join(
             f"{one} {reasons[one]}" for one in sorted(reasons)
         )
+    yield "what the shop said of its goods before the log begins: the catalogue holds what was said since; a feed tells it again"
     yield "which rules were in force when: all of the log was judged by the present ones"
     yield "when each alarm was really looked at: all fired at their due instants, also where workers were late"
     yield "what undoes merges of before, and receipts of commands: un-merges of these are refused, receipts are gone"
@@ -167,6 +169,9 @@ async def write(store: ProfileStore, found: Found, rulebook: Rulebook, secret: b
     by_shard: list[list[Profile]] = [[] for _ in range(SHARDS)]
     for address, profile in found.result.profiles.items():
         by_shard[shard_of(address)].append(profile)
+    goods: list[dict[str, bytes | None]] = [{} for _ in range(SHARDS)]
+    for product_id, product in found.result.goods.products.items():
+        goods[shard_of(PRODUCT + product_id)][product_id] = encode_product(product)
     partitions = 1 + max(partition for _, partition in found.cursors)
     written = 0
     for number, profiles in enumerate(by_shard):
@@ -175,6 +180,7 @@ async def write(store: ProfileStore, found: Found, rulebook: Rulebook, secret: b
         for start in range(0, max(1, len(profiles)), CHUNK):
             write = ShardWrite(number, token, ids.token(), cursor, found.clocks.get(number, 0), rulebook.hash)
             token = write.token
+            write.products, goods[number] = goods[number], {}
             for profile in profiles[start : start + CHUNK]:
                 if is_tombstone(profile):
                     write.tombs[tomb_key(profile.address, secret)] = encode(profile)
@@ -192,4 +198,5 @@ def _put(write: ShardWrite, profile: Profile, rulebook: Rulebook) -> None:
     write.new_names.append(profile.address)
     write.profiles[profile.address] = encode(profile)
     write.alarms[profile.address] = profile.alarm_ms()
+    write.interest += [(product_id, profile.ordinal, True) for product_id in profile.interest]
     write.members += [(one.name, profile.ordinal, True) for one in rulebook.segments if one.id in profile.members]

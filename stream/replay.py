@@ -52,6 +52,7 @@ class Replayed(Generic[Heard]):
     Attributes:
         heard: the listener, which heard everything once.
         profiles: address -> profile, as of the end.
+        goods: the shop's catalogue, as of the end.
         inputs: how many were taken.
         aside: number of an input that was set aside -> the reason.
         passes: how often the log was read.
@@ -59,6 +60,7 @@ class Replayed(Generic[Heard]):
 
     heard: Heard
     profiles: dict[str, Profile]
+    goods: Catalogue
     inputs: int
     aside: dict[int, str]
     passes: int
@@ -93,7 +95,7 @@ def replayed(
             run = Replay(rulebook, listener(), without, born)
             taken, failed = _pass(run, source, until_ms, aside, tell, alarms_ms)
             if not failed:
-                return Replayed(run.listener, run.profiles, taken, aside, passes)
+                return Replayed(run.listener, run.profiles, run.goods, taken, aside, passes)
 
 
 def _pass(

@@ -12,8 +12,8 @@ from typing import Any
 import orjson
 import pytest
 
-from profiles.catalogue import PRODUCT, Product, encode_product
-from profiles.ids import shard_of
+from profiles.catalogue import PRODUCT, Product, decode_product, encode_product
+from profiles.ids import SHARDS, shard_of
 from profiles.state import Profile
 from profiles.taxonomy import canonical, resolve
 from profiles.wire import (
@@ -33,6 +33,7 @@ from stream.clock import LogClock, SystemIds, wall_ms
 from stream.handlers import Handlers
 from stream.log_memory import MemoryLog, MemoryReader
 from stream.ports import ShardWrite
+from stream.rebuild import Found, Silent, write
 from stream.replay import replayed
 from stream.settings import Own
 from stream.shelf import Shelf
@@ -255,3 +256,22 @@ async def test_a_process_that_writes_no_products_follows_the_store(fresh_redis: 
     await writer.close()
     following.cancel()
     await asyncio.wait([following])
+
+
+async def test_a_store_made_anew_from_the_log_holds_the_goods_and_whom_they_interest() -> None:
+    given = [
+        product("mug", 1, price=10),
+        product("pen", 2),
+        wish("ana", 3, "mug"),
+        product("pen", 4, discontinued=True),
+    ]
+    rules = compile_rules([("rules", NEWS_RULES)])
+    events = [decode_event(one.value) for one in given]
+    result = replayed(lambda: events, rules, None, Silent)
+    cursors = {(topic, 0): 9 for topic in INPUT_TOPICS}
+    store = MemoryStore(LogClock())
+    await write(store, Found(result, 5, cursors, {}, 0, [], []), rules, b"secret", SystemIds())
+    kept = {name: blob for one in await store.products(range(SHARDS)) for name, blob in one.items()}
+    assert {name: decode_product(name, blob).price_e6 for name, blob in kept.items()} == {"mug": 10_000_000}
+    assert await store.interested(shard_of("user:ana"), "mug") == ["user:ana"]
+    assert await store.interested(shard_of("user:ana"), "pen") == []
