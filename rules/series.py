@@ -289,7 +289,15 @@ def windowed(entries: Entries, window: Window | None) -> Callable[[Profile, int]
     """The values in the window, and when the next one comes or leaves."""
     if window is None:
         return lambda profile, now_ms: ([value for _, value in entries(profile)], FOREVER)
-    places = window.places
+    leaves, places = window.leaves, window.places
+    if leaves is not None:
+
+        def kept(profile: Profile, now_ms: int) -> tuple[list[Any], int]:
+            left = [(leaves(at_ms), value) for at_ms, value in entries(profile)]
+            left = [(leaves_ms, value) for leaves_ms, value in left if leaves_ms > now_ms]
+            return [value for _, value in left], min((leaves_ms for leaves_ms, _ in left), default=FOREVER)
+
+        return kept
 
     def inside(profile: Profile, now_ms: int) -> tuple[list[Any], int]:
         placed = _placed(entries(profile), places(profile), now_ms)
