@@ -183,7 +183,7 @@ def _timed_traits(rulebook: Rulebook) -> frozenset[str]:
 def _is_timed(rule: Any, timed: frozenset[str]) -> bool:
     """Whether time alone can change a rule: it names a duration, or a trait that changes with time."""
     if isinstance(rule, dict):
-        ages = any(isinstance(rule.get(op), dict) for op in ("older_than", "newer_than"))
+        ages = any(isinstance(rule.get(op), dict) for op in ("older_than", "newer_than", "within"))
         return ages or rule.get("trait") in timed or any(_is_timed(one, timed) for one in rule.values())
     if isinstance(rule, list):
         return any(_is_timed(one, timed) for one in rule)

@@ -24,8 +24,8 @@ from rules.compare import Test, numeric, words
 from rules.documents import Node, did_you_mean
 from rules.predicates import Predicate, conditions, value_at
 from rules.spec import Reader, Reads, Scope, once, shown
-from rules.verdict import Answer, Judge, always
-from rules.windows import Last, Place, Window, window_of
+from rules.verdict import NO, Answer, Judge, always
+from rules.windows import Last, Place, Window, nowhere, window_of
 
 MEASURES: Final = ("times", "distinct_days", "distinct", "sum", "avg", "median", "min", "max", "first", "last")
 SOURCE_KEYS: Final = ("where", "item", "window", "status_in", "per", "resolution")
@@ -231,7 +231,10 @@ def _over_placed(entries: Entries, told: Callable[[list[Any]], bool], window: Wi
     places = window.places
 
     def judge(profile: Profile, now_ms: int) -> Answer:
-        placed = _placed(entries(profile), places(profile), now_ms)
+        place = places(profile)
+        if place is nowhere:
+            return NO
+        placed = _placed(entries(profile), place, now_ms)
         holds = told([value for enters_ms, _, value in placed if enters_ms <= now_ms])
         for turn_ms in _turns(placed, now_ms):
             if told([value for enters_ms, leaves_ms, value in placed if enters_ms <= turn_ms < leaves_ms]) != holds:

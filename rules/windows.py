@@ -2,7 +2,7 @@
 
 A window places what happened at e in a stretch of instants, [enters, leaves): looked at in that stretch, it is inside.
 
-    within: D             [e, e + D)
+    within: D             [e, e + D); D may be so many times a trait that is a length of time
     calendar: this_month  from e to the end of its month; last_month: the month after its month
     between: [D, E]       [e + D, e + E): at least D and less than E ago
     between: [day, day]   always, of what happened on these days and those between them; so do after and before
@@ -14,10 +14,12 @@ Calendars are the shop's, or with ``zone: profile`` the customer's own: a change
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta, tzinfo
+from fractions import Fraction
 from typing import Any, Final, NamedTuple
 
 from profiles.aggregates import Aggregate
@@ -25,7 +27,7 @@ from profiles.moments import DAY_MS, FOREVER, HOUR_MS, MINUTE_MS, PERIODS, Durat
 from profiles.people import zone_of
 from profiles.state import SESSION, TRAITS, Profile
 from rules.documents import Node
-from rules.spec import Reads, Scope
+from rules.spec import UNREADABLE, Reads, Scope
 
 CALENDAR: Final = {
     "today": ("day", 0),
@@ -48,6 +50,13 @@ Since = Callable[[Profile], int | None]
 """The instant after which things count, ``None`` for all of them."""
 
 _NEVER: Final = (FOREVER, FOREVER)
+
+
+def nowhere(at_ms: int) -> tuple[int, int]:
+    """How everything is placed for whom there is no window: neither did he do anything in it, nor did he not."""
+    return _NEVER
+
+
 _ALWAYS: Final = (-FOREVER, FOREVER)
 
 
@@ -73,6 +82,7 @@ class Window:
         periods: of the calendar: the period, and how many periods ago.
         dates: of fixed days: the first instant, and the first after them.
         spans: of ``between`` two durations: both.
+        relative: that its length is a trait, and who has none has no window (``nowhere``).
         newest: that the newest happenings are the last to leave, though what is inside hangs on the customer.
     """
 
@@ -86,6 +96,7 @@ class Window:
     dates: tuple[int, int] | None = None
     spans: tuple[Duration, Duration] | None = None
     newest: bool = False
+    relative: bool = False
 
     def __str__(self) -> str:
         return self.text
@@ -138,6 +149,8 @@ def window_of(node: Node | None, scope: Scope, last: Callable[[Node], Last] | No
     kind, operand = kinds[0], node.get(kinds[0])
     assert operand is not None
     by_profile = _by_profile(node, kind, operand)
+    if kind == "within" and operand.is_map():
+        return _relative(operand, scope)
     if kind == "within":
         length = operand.duration()
         return _begun(length, f"within {length}", scope.zone, by_profile)
@@ -196,6 +209,31 @@ def _begun(length: Duration | Period, text: str, shop: tzinfo, by_profile: bool)
 
     periods = (length, 0) if isinstance(length, Period) else None
     return Window(text, lambda profile: place, length=length, zone=shop, periods=periods)
+
+
+def _relative(operand: Node, scope: Scope) -> Window | None:
+    """``within: {times: 3, of: gap}``: so many times a span of the customer's own. Without that span there is no window."""
+    operand.known(("times", "of"), required=("times", "of"))
+    times_node, of = operand.get("times"), operand.get("of")
+    if times_node is None or of is None:
+        return None
+    times = Fraction(times_node.number())
+    if times <= 0:
+        times_node.wrong(f"times: a number above zero wanted, got {times_node.found()}")
+    span = scope.reader(of.text(), of)
+    if span is not UNREADABLE and span.kind != "span":
+        of.wrong(f"a trait that is a length of time wanted, like mean_gap, got a {span.kind}")
+    read = span.read
+
+    def places(profile: Profile) -> Place:
+        span_ms = read(profile, profile.seen_ms)[0]
+        if span_ms is None:
+            return nowhere
+        length_ms = math.ceil(span_ms * times)
+        return lambda at_ms: (-FOREVER, at_ms + length_ms)
+
+    text = f"within {times_node.found()} × {of.text()}"
+    return Window(text, places, span.reads, newest=True, relative=True)
 
 
 def _calendar(period: Period, ago: int, text: str, shop: tzinfo, by_profile: bool) -> Window:

@@ -217,6 +217,9 @@ class Tongue:
     def _window(self, name: str, asked: Any) -> str:
         if name == "calendar" and asked in _CALENDAR:
             return self.pick(*_CALENDAR[asked])
+        if name == "within" and isinstance(asked, dict):
+            length = f"{asked.get('times')} × {self.trait(str(asked.get('of')))}"
+            return self.pick("within ", "за ") + length
         if name == "within":
             return self.pick("within ", "за ") + self.duration(asked)
         if name == "between" and isinstance(asked, list) and len(asked) == 2:

@@ -13,17 +13,21 @@ from rules.documents import Node
 from rules.kept import measured
 from rules.series import MEASURES, SOURCE_KEYS, source_of
 from rules.spec import Judged, OperatorSpec, RuleExample, Scope
-from rules.verdict import NO, YES, Answer, all_of, negated
+from rules.verdict import NO, YES, Answer, all_of, always, negated
+from rules.windows import Window, nowhere
 from rules.words import Tongue
 
 
 def _did(node: Node, scope: Scope) -> Judged:
-    return _compiled(node, scope, "did")
+    return _compiled(node, scope, "did")[0]
 
 
 def _did_not(node: Node, scope: Scope) -> Judged:
-    child = _compiled(node, scope, "did_not")
+    child, window = _compiled(node, scope, "did_not")
     judge = negated(child.judge)
+    if window is not None and window.relative:
+        places = window.places
+        judge = all_of((lambda profile, now_ms: always(places(profile) is not nowhere), judge))
     reads = child.reads
     known_for = node.get("known_for")
     if known_for is not None:
@@ -41,7 +45,7 @@ def _did_not(node: Node, scope: Scope) -> Judged:
     return Judged("did_not", f"not: {child.text}", judge, reads, (), child.value, child.events)
 
 
-def _compiled(node: Node, scope: Scope, name: str) -> Judged:
+def _compiled(node: Node, scope: Scope, name: str) -> tuple[Judged, Window | None]:
     named = node.get(name)
     assert named is not None
     source = source_of(named, node, scope)
@@ -76,7 +80,7 @@ def _compiled(node: Node, scope: Scope, name: str) -> Judged:
         found = {measure: read(profile, now_ms) for measure, read in values.items()}
         return found if len(found) > 1 else next(iter(found.values()))
 
-    return Judged(name, text, all_of(tuple(judges)), reads, (), value, events)
+    return Judged(name, text, all_of(tuple(judges)), reads, (), value, events), source.window
 
 
 _MEASURED = {
@@ -141,6 +145,17 @@ SPEC = (
                 0h   ana  order_completed order_id=1 total=60
                 0h   ana  expect in, wake 12h
                 12h  ana  expect out
+                """,
+            ),
+            RuleExample(
+                "{did: order, window: {within: {times: 2, of: gap}}}",
+                """
+                trait gap = {mean_gap: order}
+                0d   ana  order_completed order_id=1 total=60
+                0d   ana  expect out, wake none
+                10d  ana  order_completed order_id=2 total=60
+                10d  ana  expect in, wake 30d
+                30d  ana  expect out
                 """,
             ),
             RuleExample(

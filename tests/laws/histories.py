@@ -338,10 +338,11 @@ def windows(of: str = "order") -> st.SearchStrategy[dict[str, Any]]:
     dates = st.sampled_from(DATES)
     since = st.builds(lambda what: {"since_last": what}, st.sampled_from(SINCE))
     between = st.builds(lambda pair: {"between": pair}, st.sampled_from(BETWEEN))
+    rhythm = st.sampled_from([1, 3, 0.7]).map(lambda times: {"within": {"times": times, "of": "gap"}})
     own_too = st.one_of(within, between).map(lambda one: {**one, "zone": "profile"})
     windows = {
-        "order": (within, within, calendar, own, dates, since, between, own_too),
-        "count": (within, within, calendar, own, dates, since),
+        "order": (within, within, calendar, own, dates, since, between, own_too, rhythm),
+        "count": (within, within, calendar, own, dates, since, rhythm),
         "days": (within, calendar, dates, since),
         "edge": (calendar, own, dates),
         "total": (calendar, own, dates),

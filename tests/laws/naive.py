@@ -197,6 +197,9 @@ class Naive:
                 return self._in(rule["in_segment"], now_ms)
             since_ms = self._since(rule["in_segment"], now_ms)
             return since_ms is not None and now_ms >= later(since_ms, rule["for"], self.zone)
+        relative = rule.get("window", {}).get("within")
+        if isinstance(relative, dict) and self.trait(relative["of"], now_ms) is None:
+            return False
         if "did" in rule:
             return self._did(rule, rule["did"], now_ms)
         if "did_not" in rule:
@@ -395,6 +398,11 @@ class Naive:
     def _inside(self, at_ms: int, window: dict[str, Any], now_ms: int) -> bool:
         """Whether what happened then is in the window now."""
         zone = self._where() if window.get("zone") == "profile" else self.zone
+        if "within" in window and isinstance(window["within"], dict):
+            span_ms = self.trait(window["within"]["of"], now_ms)
+            return span_ms is not None and now_ms < at_ms + math.ceil(
+                span_ms * Fraction(str(window["within"]["times"]))
+            )
         if "within" in window:
             return now_ms < later(at_ms, window["within"], zone)
         if "calendar" in window:

@@ -17,6 +17,7 @@ from tests.laws.test_oracle import compare
 
 GAPS_MS: Final = (0, 1, HOUR_MS // 2, 3 * HOUR_MS, 11 * HOUR_MS, DAY_MS, 6 * DAY_MS, 7 * DAY_MS, 27 * DAY_MS)
 AWAY: Final = ("Asia/Tokyo", "America/St_Johns", "Asia/Kathmandu", "Pacific/Kiritimati", "Europe/Berlin")
+GAP: Final = {"gap": {"mean_gap": "order"}}
 FEW: Final = (
     "page_viewed",
     "page_viewed",
@@ -68,7 +69,11 @@ def windowed(draw: st.DrawFn) -> dict[str, Any]:
     if draw(st.booleans()):
         calendar["zone"] = "profile"
     few = numbers(0, 1, 2, 3)
-    kind = draw(st.sampled_from(["times", "sum", "distinct", "first", "order", "ages", "order ages"]))
+    kind = draw(st.sampled_from(["times", "sum", "distinct", "first", "order", "ages", "order ages", "rhythm"]))
+    if kind == "rhythm":
+        window = {"within": {"times": draw(st.sampled_from([1, 2, 0.5])), "of": "gap"}}
+        what = draw(st.sampled_from(["page_viewed", "order"]))
+        return {draw(st.sampled_from(["did", "did_not"])): what, "window": window, "times": draw(few)}
     if kind == "times":
         return {"did": "page_viewed", "window": calendar, "times": draw(few)}
     if kind == "sum":
@@ -106,7 +111,10 @@ def windowed(draw: st.DrawFn) -> dict[str, Any]:
 def test_a_measure_in_a_window_is_what_a_full_recomputation_finds_at_every_instant(
     rule: dict[str, Any], told: list[Told], zone: str, week: str
 ) -> None:
-    compare({"defaults": {"zone": zone, "currency": "USD", "week_start": week}, "segments": {"s": rule}}, told)
+    compare(
+        {"defaults": {"zone": zone, "currency": "USD", "week_start": week}, "traits": GAP, "segments": {"s": rule}},
+        told,
+    )
 
 
 @pytest.mark.invariant("R19")
@@ -120,4 +128,4 @@ def test_a_measure_in_a_window_is_what_a_full_recomputation_finds_at_every_insta
 def test_a_sequence_is_what_a_full_recomputation_finds_at_every_instant(
     rule: dict[str, Any], told: list[Told], zone: str
 ) -> None:
-    compare({"defaults": {"zone": zone, "currency": "USD"}, "segments": {"s": rule}}, told)
+    compare({"defaults": {"zone": zone, "currency": "USD"}, "traits": GAP, "segments": {"s": rule}}, told)
