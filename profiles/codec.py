@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import msgpack
 
-from profiles.state import Cart, Instance, Line, Order, Profile, Refund, Session, Trait
+from profiles.state import Cart, Consent, Instance, Line, Order, Profile, Refund, Session, Trait
 
 VERSION: Final = 3
 
@@ -145,7 +145,7 @@ def _decode(address: str, fields: list[Any]) -> Profile:
     if flags & _TRAITS:
         p.traits = {name: Trait(*trait) for name, trait in next(parts).items()}
     if flags & _CONSENTS:
-        p.consents = {name: Trait(*trait) for name, trait in next(parts).items()}
+        p.consents = {name: Consent(*trait) for name, trait in next(parts).items()}
     if flags & _AGGS:
         p.aggs = next(parts)
     if flags & _ORDERS:

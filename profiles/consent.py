@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from profiles.people import newer
-from profiles.state import CONSENTS, Profile, Trait
+from profiles.state import CONSENTS, Consent, Profile
 from profiles.wire import Event
 
 GRANTED = "granted"
 DENIED = "denied"
+TEXT_CHARS_MAX = 40
+"""Of the version of the text that was shown: a name, no text."""
 
 
 def changed(profile: Profile, event: Event) -> None:
     """``consent_changed``: what the person chose."""
     props = event.props
-    _put(profile, props["channel"], props.get("topic") or "*", props["state"], event)
+    text = (props.get("text_version") or "")[:TEXT_CHARS_MAX]
+    _put(profile, props["channel"], props.get("topic") or "*", props["state"], event, text)
 
 
 def unsubscribed(profile: Profile, event: Event) -> None:
@@ -38,7 +41,7 @@ def state_of(profile: Profile, channel: str, topic: str) -> str | None:
     return said.value if said is not None else None
 
 
-def word_on(profile: Profile, channel: str, topic: str) -> Trait | None:
+def word_on(profile: Profile, channel: str, topic: str) -> Consent | None:
     """The statement that counts, the proof of a consent. A refused channel refuses all its topics, unless that very topic was
     granted later."""
     whole = profile.consents.get(f"{channel}:*")
@@ -48,9 +51,9 @@ def word_on(profile: Profile, channel: str, topic: str) -> Trait | None:
     return whole if whole is not None and whole.value == DENIED and whole.at_ms >= one.at_ms else one
 
 
-def _put(profile: Profile, channel: str, topic: str, state: str, event: Event) -> None:
+def _put(profile: Profile, channel: str, topic: str, state: str, event: Event, text: str = "") -> None:
     name = f"{channel}:{topic}"
-    said = Trait(state, event.at_ms, event.source)
+    said = Consent(state, event.at_ms, event.source, text)
     known = profile.consents.get(name)
     if known is None or newer(said, known):
         profile.consents[name] = said

@@ -17,7 +17,7 @@ import orjson
 
 from profiles import people
 from profiles.errors import BadInput
-from profiles.state import CONSENTS, TRAITS, TRAITS_MAX, Profile, Trait
+from profiles.state import CONSENTS, TRAITS, TRAITS_MAX, Consent, Profile, Trait
 
 NAMES_MAX: Final = 50
 NAME_CHARS_MAX: Final = 200
@@ -131,7 +131,7 @@ def edited(profile: Profile, edit: Edit, at_ms: int) -> dict[str, list[str]]:
         stated = people.instant_of(value) if name == people.REGISTERED_AT else value
         done[_state(profile.traits, name, Trait(stated, at_ms, source), what)].append(name)
     for name, state in edit.consents.items():
-        done[_state(profile.consents, name, Trait(state, at_ms, source), "consents")].append(name)
+        done[_state(profile.consents, name, Consent(state, at_ms, source), "consents")].append(name)
     if done["set"] or done["unset"]:
         profile.dirty |= TRAITS
     if done["consents"]:
@@ -139,7 +139,7 @@ def edited(profile: Profile, edit: Edit, at_ms: int) -> dict[str, list[str]]:
     return done
 
 
-def _state(said: dict[str, Trait], name: str, statement: Trait, what: str) -> str:
+def _state(said: dict[str, people.Said], name: str, statement: people.Said, what: str) -> str:
     known = said.get(name)
     if known is not None and known.at_ms > statement.at_ms:
         return "newer"

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import tzinfo
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from profiles.moments import parse_instant, zone_named
-from profiles.state import TRAITS, TRAITS_MAX, Profile, Trait
+from profiles.state import TRAITS, TRAITS_MAX, Consent, Profile, Trait
 from profiles.wire import Event
 
 REGISTERED_AT: Final = "registered_at"
@@ -20,6 +20,8 @@ REGISTERED_AT: Final = "registered_at"
 
 SAID_BY: Final = " by "
 """Between the event type and the source of a statement whose trait has better and worse sources."""
+
+Said = TypeVar("Said", Trait, Consent)
 
 Rank = Callable[[str, str], int]
 """(trait, source of a statement) -> how good it is; the greater is the better."""
@@ -73,14 +75,14 @@ def put(profile: Profile, name: str, value: Any, at_ms: int, source: str, rank: 
     profile.dirty |= TRAITS
 
 
-def newer(a: Trait, b: Trait) -> bool:
+def newer(a: Trait | Consent, b: Trait | Consent) -> bool:
     """Whether statement ``a`` replaces ``b``."""
     if a.at_ms != b.at_ms:
         return a.at_ms > b.at_ms
-    return (a.source, repr(a.value)) > (b.source, repr(b.value))
+    return (a.source, repr(a.value), a[3:]) > (b.source, repr(b.value), b[3:])
 
 
-def _replaces(name: str, a: Trait, b: Trait, rank: Rank) -> bool:
+def _replaces(name: str, a: Trait | Consent, b: Trait | Consent, rank: Rank) -> bool:
     better, than = rank(name, a.source), rank(name, b.source)
     if better != than:
         return better > than
@@ -108,8 +110,8 @@ def instant_of(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def joined(a: dict[str, Trait], b: dict[str, Trait], rank: Rank = all_alike) -> dict[str, Trait]:
-    """The traits of two profiles that are one person; the earliest registration stands."""
+def joined(a: dict[str, Said], b: dict[str, Said], rank: Rank = all_alike) -> dict[str, Said]:
+    """The traits, or the consents, of two profiles that are one person; the earliest registration stands."""
     both = dict(a)
     for name, said in b.items():
         known = both.get(name)

@@ -38,6 +38,15 @@ class Trait(NamedTuple):
     source: str
 
 
+class Consent(NamedTuple):
+    """What somebody allowed or refused: ``granted`` or ``denied``, when, by which source, and which text he was shown."""
+
+    value: Any
+    at_ms: int
+    source: str
+    text: str = ""
+
+
 class Line(NamedTuple):
     """One line of an order. ``amount_minor`` in the order's currency; ``category`` is a path, ``tools/drills``.
 
@@ -165,7 +174,7 @@ class Profile:
         link: (event time, message id) of the link that ``forward`` stands on; without one, of the un-merge that undid it.
         links: address -> link, of addresses that forward to this one.
         ring: digest of (source, message id) -> seen_ms, of the last events; oldest first.
-        traits, consents ("channel:topic" -> Trait of "granted" or "denied"), orders, carts, session: by name.
+        traits, consents ("channel:topic" -> Consent), orders, carts, session: by name.
         aggs: aggregate id -> state.
         members: segment id -> since, the instant it entered.
         timers: name -> due instant; the earliest is the alarm. Names: a segment's id, ``session``,
@@ -215,7 +224,7 @@ class Profile:
         self.links: dict[str, tuple[int, str]] = {}
         self.ring: dict[int, int] = {}
         self.traits: dict[str, Trait] = {}
-        self.consents: dict[str, Trait] = {}
+        self.consents: dict[str, Consent] = {}
         self.aggs: dict[int, Any] = {}
         self.orders: dict[str, Order] = {}
         self.carts: dict[str, Cart] = {}

@@ -174,10 +174,10 @@ def timeline(profile: Profile, rulebook: Rulebook, now_ms: int) -> list[dict[str
     for name, said in p.traits.items():
         if said.value is not None:
             add(said.at_ms, "said", name, trait=name, value=_said(name, said.value, rulebook), source=said.source)
-    for name, said in p.consents.items():
+    for name, word in p.consents.items():
         channel, _, topic = name.partition(":")
-        if said.value is not None:
-            add(said.at_ms, "consent", name, channel=channel, topic=topic, state=said.value, source=said.source)
+        if word.value is not None:
+            add(word.at_ms, "consent", name, channel=channel, topic=topic, state=word.value, source=word.source)
     for segment in rulebook.segments:
         if segment.id in p.members and segment.id not in present.unrecorded:
             add(p.members[segment.id], "entered", segment.name, segment=segment.name)

@@ -446,6 +446,8 @@ class Journeys:
             consented = {"channel": rule.channel, "topic": rule.topic, "state": state}
             if said is not None and state is not None:
                 consented |= {"at": iso(said.at_ms), "source": said.source}
+                if said.text:
+                    consented["text"] = said.text
             if state == consent.DENIED or (state is None and not rule.opt_out):
                 reason, detail = "no_consent", consented
         if run.context.get("arm") == CONTROL:

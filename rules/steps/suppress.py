@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from profiles import consent
-from profiles.state import CONSENTS, Instance, Profile, Trait
+from profiles.state import CONSENTS, Consent, Instance, Profile
 from rules.documents import Node
 from rules.program import Act, Maker, StepSpec
 from rules.words import Tongue
@@ -21,7 +21,7 @@ def _compile(node: Node, maker: Maker) -> None:
 
     def act(profile: Profile, run: Instance, now_ms: int) -> None:
         for channel in channels:
-            profile.consents[f"{channel}:*"] = Trait(consent.DENIED, now_ms, source)
+            profile.consents[f"{channel}:*"] = Consent(consent.DENIED, now_ms, source)
         profile.dirty |= CONSENTS
 
     maker.program.append(Act(act))

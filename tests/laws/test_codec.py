@@ -17,6 +17,7 @@ from profiles.state import (
     ORDERS_MAX,
     RING_MAX,
     Cart,
+    Consent,
     Instance,
     Line,
     Order,
@@ -62,7 +63,7 @@ def full_profile() -> Profile:
     p.ordinal, p.seen_ms, p.first_seen_ms, p.forward, p.link = 7, 1_700_000_000_000, 5, "user:2", (3, "m")
     p.links, p.ring = {"anon:a": (1, "x")}, {2**64 - 1: 10, 5: 10, 6: 99}
     p.traits = {"gender": Trait("f", 1, "web"), "tags": Trait(["a", 1, 2.5, True], 2, "web")}
-    p.consents = {"email:*": Trait("granted", 1, "web")}
+    p.consents = {"email:*": Consent("granted", 1, "web")}
     p.aggs = {1: 5, 2: [1, 2], 3: {"a": 1}, 4: {0: [1, 2, 3, 4]}, 5: [7, "x"], 2**32 - 1: [[1, "p", {"name": "é"}]]}
     order = p.orders["o"] = Order()
     order.statuses, order.told_ms, order.currency, order.total_minor, order.rate_e6 = {"paid": 1}, 2, "USD", 300, 9

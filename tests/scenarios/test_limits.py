@@ -231,3 +231,28 @@ def test_who_is_held_out_is_sent_nothing_and_each_moment_says_so() -> None:
     assert 5 <= len(held) <= 40
     assert len(held) + len(done.sent("a")) == 400
     assert held[0]["detail"] == {"rule": "in segment holdout_5", "until": None}
+
+
+@pytest.mark.mechanic("M82")
+def test_the_proof_of_a_consent_says_which_text_was_shown_and_goes_along_when_addresses_join() -> None:
+    done = check(
+        """
+        trigger it = {topic: sale, consent: {channel: email}, on: {event: registered}, steps: [{emit: hi}]}
+        0d  anon:x  consent_changed channel=email topic=sale state=granted text_version=v3 source=checkout
+        0d  ana     consent_changed channel=email topic=sale state=granted text_version=v4 source=checkout
+        1d  bob     consent_changed channel=email topic=sale state=granted source=checkout
+        1d  bob     registered
+        2d  ana     registered id=anon:x
+        2d  ana     expect emits it 1
+        """
+    )
+    proofs = [one["consent"] for one in done.sent("it")]
+    assert [one.get("text") for one in proofs] == [None, "v4"]
+    assert proofs[1] == {
+        "channel": "email",
+        "topic": "sale",
+        "state": "granted",
+        "at": "2026-01-01T00:00:00.000Z",
+        "source": "checkout",
+        "text": "v4",
+    }
