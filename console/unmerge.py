@@ -21,7 +21,8 @@ from profiles.errors import BadInput
 from profiles.ids import STRENGTH, digest_of, shard_of
 from profiles.state import Profile
 from profiles.undo import Parting, Undo, pack_parting, read_undo
-from profiles.wire import INPUT_TOPICS, PROFILE_COMMANDS, Command, Event, decode_command, decode_event
+from profiles.wire import INPUT_TOPICS, PROFILE_COMMANDS, UNMERGE, Command, Event, decode_command, decode_event
+from rules.outcome import REFUSED
 from rules.undo import Apart, NotExact, parted
 from stream.ports import ProfileStore
 from stream.rulebook import in_force
@@ -178,12 +179,18 @@ class Parter:
                 except BadInput:
                     continue  # It was a dead letter then, too.
                 lane_ms = max(lane_ms, given.received_ms)
+                if isinstance(given, Command) and given.kind == UNMERGE and await self._was_refused(given):
+                    continue  # One of our own tries that came too late; it changed nothing.
                 found.append((lane_ms, topic, record.offset, given))
         found.sort(key=lambda one: one[:3])
         clock_ms = undo.at_ms
         for at_ms, _, _, given in found:
             clock_ms = given.seen_ms = max(clock_ms, at_ms)
         return [given for _, _, _, given in found]
+
+    async def _was_refused(self, command: Command) -> bool:
+        receipt = await self._commands.receipt(command.link[1])
+        return receipt is not None and receipt["outcome"] == REFUSED
 
     async def _read(self, wanted: Mapping[TopicPartition, tuple[int, int]]) -> dict[TopicPartition, list[Any]]:
         """All records from the first to before the second offset of each place."""

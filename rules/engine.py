@@ -26,7 +26,7 @@ from profiles.ids import PERSONAL, digest64, digest_of, kind_of, strength
 from profiles.moments import DAY_MS, FOREVER, MINUTE_MS, iso
 from profiles.state import CARTS, CONSENTS, RING_MAX, SEEN, Profile
 from profiles.taxonomy import resolve
-from profiles.undo import Undo, read_parting
+from profiles.undo import Undo, pack_parting, read_parting
 from profiles.wire import (
     ABSORB,
     CART_EVENTS,
@@ -911,11 +911,18 @@ class _Turn(Journeys):
             if pending is not None:
                 detail = {"by": "unmerge"}
                 self._decide(run.trigger, pending.step, run.opened_by, run.occasion, "cancelled", detail, now_ms)
+        # What was decided while they were one stays on record: a journey that goes on though it had ended is another one.
+        kept = {run.occasion for run in p.runs.values()}
+        for one in (mine, theirs):
+            for run in one.runs.values():
+                if run.occasion not in kept:
+                    run.occasion = f"{run.occasion}~{command.link[1]}"
+        body = pack_parting(parting._replace(other=encode(theirs)))
         self._become(mine, now_ms, cause)
         self.out.parted = True
         p.links.pop(command.other, None)
         p.ring[_unmerged(command.other)] = now_ms
-        self._tell(PART, command.other, (now_ms, command.link[1]), command.body, command.seen_ms)
+        self._tell(PART, command.other, (now_ms, command.link[1]), body, command.seen_ms)
         self._receipt(command, "done", by=parting.by)
 
     def _part(self, command: Command) -> None:

@@ -62,6 +62,14 @@ def parted(
     receiver = decode(now.address, undo.receiver)
     together = decode(now.address, undo.receiver)
     other = decode(undo.other, undo.absorbed)
+    # What it passed on may have come first, while the merge itself was held behind an alarm.
+    theirs = {undo.other, *other.links}
+    passed_on = [one for one in receiver.held if one[1] == FORWARD and decode_event(one[2]).address in theirs]
+    receiver.held = [one for one in receiver.held if one not in passed_on]
+    for seen_ms, _, body in passed_on:
+        event = decode_event(body)
+        event.seen_ms = seen_ms
+        take(other, event)
     take(together, _absorb(undo, now.address))
     for given in inputs:
         if isinstance(given, Command) and given.kind in (UNMERGE, ERASE):

@@ -299,7 +299,11 @@ class Computing:
         if offset < shard.next[topic]:
             self.outcomes[topic, BEHIND] += 1
             return  # This shard has it behind it: another shard of the partition lagged.
-        if type(given) is Command and not is_operators(given) and self._taken_before(shard, given):
+        if (
+            type(given) is Command
+            and not is_operators(given)
+            and (offset in group.void or self._taken_before(shard, given))
+        ):
             self.outcomes[topic, DUPLICATE] += 1
             return
         if at_ms < shard.clock_ms or given.received_ms < at_ms:

@@ -64,6 +64,8 @@ class Group:
         mark: what our last claim put on ``profile_commands``.
         caught_up: whether it was read: all that was told this partition before our claim is at hand now.
         taken: by topic, inputs taken out and not yet counted in the metrics.
+        marked_at: the offset at which it was.
+        void: offsets of commands that nobody stored has told (``Owned.note_void``).
     """
 
     partition: int
@@ -78,6 +80,8 @@ class Group:
     mark: bytes = b""
     caught_up: bool = False
     taken: list[int] = field(default_factory=lambda: [0] * len(INPUT_TOPICS))
+    marked_at: int = -1
+    void: set[int] = field(default_factory=set)
 
     @property
     def shards(self) -> range:
@@ -109,8 +113,14 @@ class Group:
                 given = decoded
                 if decoded.received_ms > last_ms:
                     last_ms = decoded.received_ms
-                if topic == COMMANDS and isinstance(decoded, Command) and decoded.kind == MARK:
-                    self.caught_up = self.caught_up or decoded.body == self.mark
+                if (
+                    topic == COMMANDS
+                    and isinstance(decoded, Command)
+                    and decoded.kind == MARK
+                    and decoded.body == self.mark
+                    and not self.caught_up
+                ):
+                    self.caught_up, self.marked_at = True, record.offset
             append(new(Input, (last_ms, topic, record.offset, given, record, read_ms)))
         lane.last_ms = last_ms
         lane.position = records[-1].offset + 1

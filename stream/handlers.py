@@ -250,6 +250,10 @@ class Handlers:
                 await self._owned.shelf.learn(self._store, group.shards)
             await self._learn_products()
             await self._mark()
+            # After the marks: whatever lies before them was written before this look, or is forgotten.
+            self._owned.stored = await effects.read(
+                "how far all shards are", lambda: self._store.read_shards(range(SHARDS))
+            )
         return starts
 
     async def _learn_products(self) -> None:
@@ -326,6 +330,7 @@ class Handlers:
             return
         place = INPUT_TOPICS.index(topic)
         lane = group.lanes[place]
+        was_caught_up = group.caught_up
         started_ns = thread_cpu_ns()
         latest_ms = self._clock.now_ms() + AHEAD_MS_MAX if isinstance(self._clock, StoreClock) else FOREVER
         greatest_ms = group.add(place, records, read_ms, latest_ms)
@@ -333,8 +338,10 @@ class Handlers:
         if isinstance(self._clock, LogClock):
             self._clock.advance(greatest_ms)
         self._news.set()
-        if topic == PROFILE_COMMANDS:
-            self._owned.note_untaken(lane.inputs, len(records))
+        if topic == PROFILE_COMMANDS and group.caught_up:
+            if not was_caught_up:
+                self._owned.note_void(group)
+            self._owned.note_untaken(group, len(records) if was_caught_up else len(lane.inputs))
         while len(lane.inputs) > self._lane_max and group.caught_up and self._owned.groups.get(partition) is group:
             lane.room.clear()
             await lane.room.wait()

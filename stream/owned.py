@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections import deque
 from itertools import islice
 
 from profiles.ids import shard_of, tomb_key
-from profiles.wire import INPUT_TOPICS, NEWS, Command, Record, completed, is_operators
+from profiles.wire import INPUT_TOPICS, NEWS, Command, Coordinates, Record, completed, is_operators
 from stream.cache import Cache, Held
 from stream.effects import Shard
-from stream.group import Group, Input
+from stream.group import COMMANDS, Group
+from stream.ports import ShardState
 from stream.shelf import Shelf
 
 
@@ -31,6 +31,7 @@ class Owned:
         news_keys: of each partition, a key for news of a product.
         shelf: the shop's catalogue.
         by_log: (receiving shard, sending shard, stream) -> the last command that goes by the log only; later ones follow it.
+        stored: all shards there are, by number, as the store had them when we claimed last.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Owned:
         self.shelf = Shelf(products_max)
         self.flying: dict[str, Held] = {}
         self.by_log: dict[tuple[int, int, str], tuple[int, int]] = {}
+        self.stored: list[ShardState] = []
 
     def let_go(self, partition: int) -> None:
         """Own this partition no more."""
@@ -57,11 +59,11 @@ class Owned:
             del self.shards[number]
         self.by_log = {lane: at for lane, at in self.by_log.items() if lane[0] in self.shards}
 
-    def note_untaken(self, inputs: deque[Input], newest: int) -> None:
+    def note_untaken(self, group: Group, newest: int) -> None:
         """Commands that came by the log and are not taken yet: later ones of their senders must follow them."""
-        for one in islice(reversed(inputs), newest):
+        for one in islice(reversed(group.lanes[COMMANDS].inputs), newest):
             given = one.given
-            if isinstance(given, Command) and not is_operators(given):
+            if isinstance(given, Command) and not is_operators(given) and one.offset not in group.void:
                 number = shard_of(given.address)
                 shard = self.shards.get(number)
                 cause = given.cause
@@ -69,6 +71,32 @@ class Owned:
                 if shard is not None and place > shard.taken.get((cause.shard, cause.topic), (-1, -1)):
                     lane = (number, cause.shard, cause.topic)
                     self.by_log[lane] = max(place, self.by_log.get(lane, place))
+
+    def note_void(self, group: Group) -> None:
+        """Remember which commands before our mark stand on a write that the store has forgotten since (R7).
+
+        A command is published after its sender's write, and that has the sender's cursor beyond the cause. Where the
+        stored cursor lies at the cause or before it, the sender will come to it again, perhaps in another order, and
+        say then what follows.
+        """
+        for one in group.lanes[COMMANDS].inputs:
+            if one.offset >= group.marked_at:
+                return
+            given = one.given
+            if isinstance(given, Command) and not is_operators(given) and not self._is_stored(given.cause):
+                group.void.add(one.offset)
+
+    def _is_stored(self, cause: Coordinates) -> bool:
+        sender = self.stored[cause.shard]
+        topic, is_further, partition = cause.topic.partition("@")
+        if not is_further:
+            return sender.cursor.get(topic, 0) > cause.offset
+        # It was caused by a command taken at once, which bore the first cause's coordinates, as this does.
+        return any(
+            stream == cause.topic or (stream == topic and shard % self.partitions == int(partition))
+            for (shard, stream), (offset, _) in sender.taken.items()
+            if offset >= cause.offset
+        )
 
     def is_ours(self, address: str) -> bool:
         """Whether the address lies in a shard of ours."""

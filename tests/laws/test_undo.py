@@ -107,6 +107,10 @@ def test_a_merge_of_the_shop_pack_is_undone_with_cart_visit_and_letter() -> None
     never = life_of(told, addresses, 2, book, joins=False)
     assert merged.profile(ANON).forward == ADDRESS
     unmerge(merged)
+    # His journey ended on record when they met (the later of two goes on): that it goes on now is another occasion.
+    again = merged.profile(ANON).runs["abandoned_cart:"]
+    assert again.occasion == f"{never.profile(ANON).runs['abandoned_cart:'].occasion}~u1"
+    again.occasion = again.occasion.removesuffix("~u1")
     for address in (ADDRESS, ANON):
         assert profile_shape(merged.profile(address), *TOLD_OF_IT) == profile_shape(never.profile(address), *TOLD_OF_IT)
         assert list(merged.profile(address).carts[""].items) == [{ADDRESS: "pen", ANON: "mug"}[address]]

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
+from profiles.wire import EDIT, MERGE
 from tests.laws.naive import Naive, Told
 from tests.simulation.shop import CART_MS, DOCUMENT, LAPSE_MS, START_MS, THANKS_MS, Telling
 
@@ -28,28 +29,28 @@ class Span(NamedTuple):
 
 
 def once(told: Iterable[Telling]) -> list[Telling]:
-    """Each message once, as first told; rubbish is none."""
+    """Each message once, as first told; rubbish is none, and of what was asked for what states or joins."""
     seen: set[str] = set()
     kept = []
     for one in told:
-        if not one.raw and not one.erases and one.event.message_id not in seen:
+        if not one.raw and one.asks in ("", EDIT, MERGE) and one.event.message_id not in seen:
             seen.add(one.event.message_id)
             kept.append(one)
     return kept
 
 
-def by_person(told: Iterable[Telling]) -> dict[str, list[Telling]]:
-    """Whose each message is, where the story knows."""
+def by_person(told: Iterable[Telling], parted: Collection[str]) -> dict[str, list[Telling]]:
+    """Whose each message is, where the story knows; of these addresses, that they are somebody's own."""
     people: defaultdict[str, list[Telling]] = defaultdict(list)
     for one in once(told):
         if one.person:
-            people[one.person].append(one)
+            people[one.event.address if one.event.address in parted else one.person].append(one)
     return dict(people)
 
 
 def segments(told: Sequence[Telling], now_ms: int) -> list[str]:
     """The segments that a customer must be in."""
-    return Naive(DOCUMENT, [_told(one) for one in told]).segments(now_ms)
+    return Naive(DOCUMENT, [_told(one) for one in told if one.asks != MERGE]).segments(now_ms)
 
 
 def _told(one: Telling) -> Told:

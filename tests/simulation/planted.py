@@ -24,6 +24,7 @@ from stream.cache import Cache
 from stream.effects import Batch, Shard
 from stream.feed import Feed, Place
 from stream.handlers import Handlers
+from stream.owned import Owned
 from stream.ports import ShardWrite
 from stream.store_memory import MemoryStore
 from tests.simulation.net import Database, SimStore
@@ -236,6 +237,11 @@ def _named(stack: ExitStack) -> None:
         draft.forgotten.clear()
 
     _put(stack, computing.Computing, "_buried", faulty)
+
+
+@plant("what was told by writes that are forgotten is taken")
+def _void_taken(stack: ExitStack) -> None:
+    _put(stack, Owned, "note_void", lambda self, group: None)
 
 
 # --- time ----------------------------------------------------------------------------------------------------------

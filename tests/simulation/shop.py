@@ -14,10 +14,22 @@ from typing import Any, Final
 
 import orjson
 
+from profiles.edits import Edit, pack_edit
 from profiles.erasure import Asked, pack_asked
 from profiles.moments import parse_instant
 from profiles.taxonomy import canonical, resolve
-from profiles.wire import ERASE, PROFILE_COMMANDS, Command, Event, Record, encode_command, encode_event
+from profiles.wire import (
+    EDIT,
+    ERASE,
+    MERGE,
+    PROFILE_COMMANDS,
+    UNMERGE,
+    Command,
+    Event,
+    Record,
+    encode_command,
+    encode_event,
+)
 
 START_MS: Final = parse_instant("2026-03-02T00:00:00Z")
 CART_MS: Final = 25_000
@@ -85,7 +97,8 @@ class Telling:
         event: what it tells; its times are set when it is told.
         late_ms: how long before it was taken it happened.
         raw: bytes instead, which are no event.
-        erases: it is no event but the command to erase whom the address leads to.
+        asks: it is no event but what an authorised person asks: ``erase`` (whom the address leads to), ``edit`` (its
+            traits, those of the event), ``merge`` (who the event names, into its address), ``unmerge`` (the address).
         person: whose it is, as the story has it; "" when nobody can tell.
     """
 
@@ -95,21 +108,29 @@ class Telling:
     late_ms: int = 0
     raw: bytes = b""
     person: str = ""
-    erases: bool = False
+    asks: str = ""
 
     @property
     def topic(self) -> str:
         """Where it is appended."""
-        return PROFILE_COMMANDS if self.erases else resolve(self.event.type).topic
+        return PROFILE_COMMANDS if self.asks else resolve(self.event.type).topic
 
     def record(self) -> Record:
         """As it lies on the topic."""
-        value = self.raw or encode_event(self.happened())
-        if self.erases:
-            now_ms, address = START_MS + self.stamped_ms, self.event.address
-            asked = pack_asked(Asked("the shop"))
-            value = encode_command(Command(ERASE, address, "", (now_ms, self.event.message_id), asked, now_ms))
-        return Record(self.topic, self.event.address, value)
+        event, now_ms = self.event, START_MS + self.stamped_ms
+        if not self.asks:
+            return Record(self.topic, event.address, self.raw or encode_event(self.happened()))
+        to, other, body = event.address, "", pack_asked(Asked("the shop"))
+        if self.asks == EDIT:
+            custom = event.traits["custom"]
+            stated = {f"custom.{name}": value for name, value in custom.items() if value is not None}
+            gone = tuple(f"custom.{name}" for name, value in custom.items() if value is None)
+            body = pack_edit(Edit("the shop", "it was asked for", stated, gone))
+        elif self.asks == MERGE:
+            (to,), other = event.identifiers, event.address
+        return Record(
+            self.topic, to, encode_command(Command(self.asks, to, other, (now_ms, event.message_id), body, now_ms))
+        )
 
     def happened(self) -> Event:
         """The event with its times."""
@@ -118,13 +139,8 @@ class Telling:
 
     def __str__(self) -> str:
         event = self.event
-        what = (
-            "rubbish"
-            if self.raw
-            else "erase him"
-            if self.erases
-            else f"{event.type} {orjson.dumps(event.props).decode()}"
-        )
+        told = orjson.dumps({**event.props, **event.traits}).decode()
+        what = "rubbish" if self.raw else f"{self.asks} {told} asked for" if self.asks else f"{event.type} {told}"
         others = f" names {', '.join(event.identifiers)}" if event.identifiers else ""
         late = f", {self.late_ms} ms late" if self.late_ms else ""
         return f"{self.told_ms / 1000:8.3f} s  {event.address}: {what}{others} ({event.message_id}{late})"
@@ -182,10 +198,18 @@ class _Teller:
         raw = self.random.choice((b"{", b"[]", b'{"message_id": 7}', b"\xff\xfe", b"null"))
         self.told.append(Telling(at_ms, at_ms, event, raw=raw))
 
-    def erase(self, at_ms: int, address: str) -> None:
+    def erase(self, at_ms: int, person: str) -> None:
         self.number += 1
-        event = Event(f"erase-{self.number}", "web", "page_viewed", 0, 0, address)
-        self.told.append(Telling(at_ms, at_ms, event, person=address, erases=True))
+        event = Event(f"erase-{self.number}", "web", ERASE, 0, 0, person)
+        self.told.append(Telling(at_ms, at_ms, event, person=person, asks=ERASE))
+
+    def ask(self, at_ms: int, asks: str, address: str, person: str, *others: str, **traits: Any) -> None:
+        """Somebody authorised asks for something: once, or twice with one id."""
+        self.number += 1
+        event = Event(f"{asks}-{self.number}", "web", asks, 0, 0, address, others, traits=traits)
+        for asked_ms in (at_ms, at_ms + int(self.random.random() * 8_000))[: 1 + (self.random.random() < 0.2)]:
+            told_ms = asked_ms + int(self.random.random() * 200)
+            self.told.append(Telling(told_ms, asked_ms, event, person=person, asks=asks))
 
     def visit(self, at_ms: int, address: str, person: str, *, exact: bool) -> int:
         """A few things in a row; when it is over."""
@@ -225,6 +249,9 @@ def story(seed: int, *, span_ms: int = 45_000, customers: int = 8) -> list[Telli
     if random.random() < 0.3:
         for _ in range(1 + int(random.random() * 3)):
             teller.rubbish(int(random.random() * span_ms), f"user:p-{int(random.random() * customers)}")
+    if seed % 2:  # Half of the worlds have somebody at the shop.
+        teller.random = Random(f"asked {seed}")
+        _asked(teller, customers)
     return sorted(teller.told, key=lambda one: (one.told_ms, one.event.message_id))
 
 
@@ -270,3 +297,40 @@ def _device(teller: _Teller, number: int) -> None:
         over_ms = teller.visit(at_ms, anonymous, "", exact=False)
         if draw() < 0.7:
             teller.tell(over_ms, "Identify", f"user:d-{number}-{int(draw() * 2)}", "", anonymous)
+
+
+SETTLED_MS: Final = 3_000
+"""So long after something was told everybody has it behind him, if nothing befalls the world."""
+
+
+def _asked(teller: _Teller, customers: int) -> None:
+    """What authorised people ask for: edits, two users joined, a merge undone, a visitor erased."""
+    draw, span_ms = teller.random.random, teller.span_ms
+
+    def after(ms: int) -> int:
+        return ms + SETTLED_MS + int(draw() * max(0, span_ms + 5_000 - ms))
+
+    told = list(teller.told)
+    for person in sorted({one.person for one in told if one.person}):
+        mine = [one for one in told if one.person == person]
+        known_ms = min((one.told_ms for one in mine if one.event.address == person and not one.asks), default=span_ms)
+        linked = {name: one.told_ms for one in reversed(mine) for name in one.event.identifiers}
+        parted = ""
+        if linked and draw() < 0.35:
+            parted = teller.random.choice(sorted(linked))
+            teller.ask(after(linked[parted]), UNMERGE, parted, "")
+        elif linked and draw() < 0.15:
+            teller.erase(int(draw() * (span_ms + 5_000)), person)
+        for _ in range(int(draw() * 3)):
+            names = [person] if parted else [person, *linked]
+            name = teller.random.choice(names)
+            plan = teller.random.choice(("gold", "silver", None))
+            teller.ask(after(linked.get(name, known_ms)), EDIT, name, person, custom={"plan": plan})
+    for number in range(customers, customers + int(draw() * 3)):
+        stays, goes = f"user:t-{number}-0", f"user:t-{number}-1"
+        for address in (stays, goes):
+            for at_ms in _visits(teller):
+                teller.visit(at_ms, address, stays, exact=False)
+        known_ms = min((one.told_ms for one in teller.told if one.event.address == goes), default=-1)
+        if known_ms >= 0:
+            teller.ask(after(known_ms), MERGE, stays, stays, goes)

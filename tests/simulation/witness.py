@@ -7,6 +7,7 @@ memberships and letters are the oracle's (R1, R2, R15, R16, R19, R22).
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -14,17 +15,20 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from profiles.codec import decode
+from profiles.errors import BadInput
 from profiles.ids import SHARDS
 from profiles.moments import parse_instant
 from profiles.state import Profile
 from profiles.wire import (
     DEAD_LETTERS,
     DECISIONS,
+    ERASE,
     ERASURES,
     EVENT_TOPICS,
     PROFILE_COMMANDS,
     SEGMENT_CHANGES,
     TRIGGERS_PREFIX,
+    UNMERGE,
     Record,
     decode_command,
     is_operators,
@@ -37,7 +41,7 @@ from stream.ports import ShardWrite
 from stream.store_memory import MemoryStore
 from tests.simulation import oracle
 from tests.simulation.net import Trace, at_once
-from tests.simulation.shop import CART_MS
+from tests.simulation.shop import CART_MS, SETTLED_MS
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -108,7 +112,8 @@ class Witness:
 
     # --- the log
 
-    def _look(self) -> None:
+    def look(self) -> None:
+        """Read on in what went out."""
         for topic in self._log.topics():
             if topic in EVENT_TOPICS:
                 continue
@@ -117,7 +122,7 @@ class Witness:
                 for found in self._log.read(place, self._read.get(place, 0), 1 << 30):
                     key = (found.key or b"").decode()
                     self._read[place] = found.offset + 1
-                    if topic == PROFILE_COMMANDS and is_operators(decode_command(found.value)):
+                    if topic == PROFILE_COMMANDS and _is_strange(found.value):
                         continue
                     packed = pack_record(Record(topic, key, found.value))
                     self._published.add(packed)
@@ -128,12 +133,12 @@ class Witness:
     def is_published(self, packed: bytes) -> bool:
         """Whether this outbox entry lies on its topic."""
         if packed not in self._published:
-            self._look()
+            self.look()
         return packed in self._published
 
     def ids(self) -> dict[str, set[str]]:
         """What went out, by topic."""
-        self._look()
+        self.look()
         found: defaultdict[str, set[str]] = defaultdict(set)
         for topic, name in self._by_id:
             found[topic].add(name)
@@ -141,7 +146,7 @@ class Witness:
 
     def decided(self) -> dict[tuple[str, str], int]:
         """How many moments were decided how: (trigger, reason or "emitted")."""
-        self._look()
+        self.look()
         values = [orjson.loads(max(bodies)) for (topic, _), bodies in self._by_id.items() if topic == DECISIONS]
         return dict(sorted(Counter((one["trigger"], one["reason"] or "emitted") for one in values).items()))
 
@@ -155,7 +160,7 @@ class Witness:
         """
         if self._first is not None:
             raise self._first
-        self._look()
+        self.look()
         phantoms = self._published - self._stored
         if phantoms:
             raise Broken("R11", f"published, and never stored: {unpack_record(min(phantoms))}")
@@ -169,15 +174,18 @@ class Witness:
         profiles = {address: decode(address, blob) for address, blob in self.blobs(world.database.now).items()}
         self._index(world, profiles)
         now_ms = world.as_of_ms()
-        people = oracle.by_person(world.plan.told)
-        erased = {one.person: one.stamped_ms for one in world.plan.told if one.erases}
+        parted = self.parted(world)
+        undone = {one.event.address for one in world.plan.told if one.asks == UNMERGE} - parted
+        if undone and world.plan.keeps_log and not self._has_forgotten:
+            raise Broken("R23", f"{sorted(undone)}: an un-merge wanted, got none; {world.refusals}")
+        people = oracle.by_person(world.plan.told, parted)
+        erased = {one.person: one.stamped_ms for one in world.plan.told if one.asks == ERASE}
         for person, told in people.items():
             if person in erased:
                 self._erased(world, person, erased[person])
                 continue
-            self._person(person, told, profiles, now_ms)
-        if not self._has_forgotten:  # The log holds commands of what was forgotten, to whom a device belonged then.
-            self._devices(world, profiles, now_ms)
+            self._person(person, told, profiles, now_ms, parted)
+        self._devices(world, profiles, now_ms)
 
     def blobs(self, store: MemoryStore) -> dict[str, bytes]:
         """Everything that the store holds of profiles."""
@@ -203,19 +211,36 @@ class Witness:
         since = [one for one in world.plan.told if one.person == person and one.stamped_ms > at_ms]
         if any(one.event.type == "registered" for one in since):
             return
-        store, name = world.database.now, person.encode()
+        store, name = world.database.now, re.compile(rb"%s(?![0-9])" % person.encode())
         if any(person in shard.names or person in shard.due_ms or person in shard.undo for shard in store._shards):
             raise Broken("R24", f"{person} was erased, and his name stands in the store")
         for address, blob in store.profiles().items():
-            if address == person or name in blob:
+            if address == person or name.search(blob):
                 raise Broken("R24", f"{person} was erased, and stands in the profile of {address}")
+        for link in oracle.once(one for one in world.plan.told if one.person == person and one.event.identifiers):
+            (other,) = link.event.identifiers
+            left = store.profiles().get(other)
+            if left is not None and link.told_ms + SETTLED_MS < at_ms and not world.plan.acts:
+                since = [one for one in world.plan.told if one.event.address == other and one.stamped_ms > at_ms]
+                found = self._rules.readers["pages"].read(decode(other, left), world.as_of_ms())[0] or 0
+                if found > oracle.count(since, "page_viewed"):
+                    raise Broken("R24", f"{person} was erased, and {found} of his pages are left at {other}")
 
-    def _person(self, person: str, told: list[Any], profiles: dict[str, Profile], now_ms: int) -> None:
-        for one in told:
-            if one.event.address != person:
-                alias = profiles.get(one.event.address)
-                if alias is None or alias.forward != person:
-                    raise Broken("R22", f"{one.event.address} is {alias and alias.forward!r}, {person} wanted")
+    def parted(self, world: World) -> set[str]:
+        """The addresses whose un-merge was done, by its receipt."""
+        receipts = [receipt for shard in world.database.now._shards for receipt in shard.receipts.items()]
+        done = {name.partition("_")[0] for name, (told, _) in receipts if orjson.loads(told)["outcome"] == "done"}
+        asked = {one.event.address: one.event.message_id for one in world.plan.told if one.asks == UNMERGE}
+        return {address for address, name in asked.items() if name in done}
+
+    def _person(
+        self, person: str, told: list[Any], profiles: dict[str, Profile], now_ms: int, parted: set[str]
+    ) -> None:
+        for name in sorted({name for one in told for name in (one.event.address, *one.event.identifiers)} - {person}):
+            alias = profiles.get(name)
+            wanted_at = "" if name in parted else person
+            if (alias.forward if alias is not None else "") != wanted_at:
+                raise Broken("R22", f"{name} is {alias and alias.forward!r}, {wanted_at!r} wanted")
         profile = profiles.get(person)
         if profile is None:
             raise Broken("R1", f"{person}: no profile; {len(told)} messages were told")
@@ -234,6 +259,8 @@ class Witness:
         wanted_in = oracle.segments(told, now_ms)
         if members != wanted_in:
             raise Broken("R19", f"{person}: in {wanted_in} wanted, in {members}")
+        if person in parted or any(name in parted for one in told for name in one.event.identifiers):
+            return  # While they were one, what was due to the one may have gone to the other.
         if all(one.event.address == person and not one.event.identifiers for one in told):
             self._letters(person, told)
         elif not self._has_forgotten:
@@ -299,11 +326,23 @@ class Witness:
                 least = oracle.count(mine, name)
                 # What was sent again after the other had signed in is news to him: a profile knows its own messages.
                 most = sum(
-                    not one.raw and not one.person and _group(one.event.address) == group and one.event.type == name
+                    not one.raw
+                    and not one.asks
+                    and not one.person
+                    and _group(one.event.address) == group
+                    and one.event.type == name
                     for one in world.plan.told
                 )
                 if not least <= found <= most:
                     raise Broken("R22", f"the people of device {group}: {trait} {least} to {most} wanted, got {found}")
+
+
+def _is_strange(value: bytes) -> bool:
+    """Whether no shard has sent this command: an operator did, or it is rubbish."""
+    try:
+        return is_operators(decode_command(value))
+    except BadInput:
+        return True
 
 
 def _group(address: str) -> str:

@@ -10,25 +10,32 @@ published, all alarms that are due handled (R12, R27).
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from random import Random  # noqa: TID251 - seeded: the same world every time
-from typing import Final
+from typing import Any, Final
 from unittest.mock import patch
 
+from aiokafka import TopicPartition
+
+from console import commands, unmerge
+from console.commands import Commands
 from profiles.errors import Refused
 from profiles.ids import SHARDS
-from profiles.wire import INPUT_TOPICS, unpack_record
+from profiles.wire import INPUT_TOPICS, UNMERGE, Record, unpack_record
 from rules.compile import compile_rules
 from rules.rulebook import Rulebook
+from rules.undo import NotExact
 from stream import handlers
 from stream.clock import LogClock, StoreClock
 from stream.effects import FencedOut
 from stream.handlers import Handlers
 from stream.log_memory import MemoryLog, MemoryReader
+from stream.ports import ProfileStore
 from stream.settings import Own
 from stream.store_memory import MemoryStore
 from stream.transport import share_out
@@ -40,6 +47,9 @@ from tests.simulation.witness import Broken, Witness
 SESSION_S: Final = 6.0
 REBALANCE_S: Final = 3.0
 START_AGAIN_S: Final = 0.5
+GIVES_UP_S: Final = 60.0
+FOREVER_S: Final = 1e12
+SECRET: Final = b"a shop's secret"
 SETTLES_WITHIN_S: Final = 120.0
 AFTERWARDS_S: Final = 40.0
 OWN: Final = Own(batch_events=64, buffer_events=400, cache_profiles=64)
@@ -51,6 +61,27 @@ def rulebook() -> Rulebook:
     return compile_rules([("rules", RULES)])
 
 
+async def _in_force(store: ProfileStore) -> tuple[Rulebook, list[tuple[str, str]]]:
+    return rulebook(), [("rules", RULES)]
+
+
+class SimParter(unmerge.Parter):
+    """Un-merges as the console does; it reads the log of this world."""
+
+    def __init__(self, log: MemoryLog, *others: Any) -> None:
+        super().__init__(*others)
+        self._memory = log
+
+    async def _read(self, wanted: Mapping[TopicPartition, tuple[int, int]]) -> dict[TopicPartition, list[Any]]:
+        found: dict[TopicPartition, list[Any]] = {}
+        for place, (first, until) in wanted.items():
+            where = (place.topic, place.partition)
+            if self._memory.begin(where) > first:
+                raise NotExact("log_gone", "unmerge: a log that reaches back to the merge wanted, got a later one")
+            found[place] = [one for one in self._memory.read(where, first, until - first) if one.offset < until]
+        return found
+
+
 @dataclass(frozen=True)
 class Act:
     """Something befalls the world.
@@ -58,7 +89,8 @@ class Act:
     Attributes:
         at_ms: when, since it began.
         what: ``kill``, ``stop`` (a clean one), ``freeze``, ``rebalance``, ``store down``, ``broker down``, ``store full``,
-            ``lose writes``, ``clock steps``, ``outage`` (of all workers).
+            ``lose writes``, ``failover`` (away, and back without the last ones), ``clock steps``, ``gap`` (an offset without
+            a record), ``retention`` (the log forgets what everybody has), ``outage`` (of all workers).
         worker: to which; a number that wraps round.
         amount: seconds that it lasts; of ``lose writes`` how many, of ``clock steps`` how far it is off then, ms.
     """
@@ -70,7 +102,7 @@ class Act:
 
     def until_ms(self) -> int:
         """When it is over."""
-        lasts = self.what in ("freeze", "store down", "broker down", "store full", "outage")
+        lasts = self.what in ("freeze", "store down", "broker down", "store full", "failover", "outage")
         return self.at_ms + int(self.amount * 1000) * lasts
 
     def __str__(self) -> str:
@@ -100,7 +132,12 @@ class Plan:
     @property
     def loses_writes(self) -> bool:
         """Whether the store forgets what it had acknowledged."""
-        return any(act.what == "lose writes" for act in self.acts)
+        return any(act.what in ("lose writes", "failover") for act in self.acts)
+
+    @property
+    def keeps_log(self) -> bool:
+        """Whether the log keeps everything to the end."""
+        return all(act.what != "retention" for act in self.acts)
 
     def __str__(self) -> str:
         lines = [(one.told_ms, str(one)) for one in self.told] + [(act.at_ms, f"{act}") for act in self.acts]
@@ -140,13 +177,24 @@ def plan_of(seed: int) -> Plan:
             )
             acts.append(Act(int(draw() * span_ms * 1.2), what, int(draw() * 8), round(amount, 3)))
     told = story(seed, span_ms=span_ms, customers=4 + int(draw() * 8))
-    if any(act.what == "lose writes" for act in acts):
-        # What comes behind its time may be taken in another order when it is read again, and a profile that was sent on
-        # meanwhile then lacks it (docs/reliability.md): here everything is told at once.
-        told = [replace(one, stamped_ms=one.told_ms) for one in told]
+    if seed % 2:
+        acts += _more_acts(seed, span_ms, acts)
     return Plan(
         seed, random.choice((1, 2, 4)), workers, weather, tuple(told), tuple(sorted(acts, key=lambda act: act.at_ms))
     )
+
+
+def _more_acts(seed: int, span_ms: int, acts: Sequence[Act]) -> list[Act]:
+    """What befalls half of the worlds besides."""
+    random = Random(f"more acts {seed}")
+    draw = random.random
+    more = [Act(int(draw() * span_ms * 1.2), "gap", int(draw() * 8)) for _ in range(int(draw() * 3))]
+    if draw() < 0.2:
+        more.append(Act(int(draw() * span_ms * 1.2), "failover", amount=round(0.5 + draw() * 4, 3)))
+    elif draw() < 0.4 and all(act.what != "lose writes" for act in acts):
+        # What the store forgets after the log has, nobody can bring back.
+        more += [Act(int(draw() * span_ms * 1.2), "retention") for _ in range(2)]
+    return more
 
 
 @dataclass
@@ -226,7 +274,7 @@ class SimWorker:
             OWN,
             world.plan.partitions,
             relaxed=True,
-            secret=b"a shop's secret",
+            secret=SECRET,
             wall_ms=world.loop.now_ms,
             buggify=lambda site: random.random() < world.net.weather.odd,
         )
@@ -366,6 +414,10 @@ class World:
         self.witness = Witness(self.rules, self.now_ms, self.log, self.trace)
         self.database.witness = self.witness.wrote
         self.exits: list[str] = []
+        self.operator = Life("operator")
+        self.parting: set[str] = set()
+        self.refusals: list[str] = []
+        self.gives_up_s = FOREVER_S
         self.first_life: Life | None = None
         self.workers: list[SimWorker] = []
         self.group: Group
@@ -395,6 +447,7 @@ class World:
         last_ms = max([one.told_ms for one in plan.told] + [act.until_ms() for act in plan.acts], default=0)
         await asyncio.sleep(last_ms / 1000 + 10)
         self._heal()
+        self.gives_up_s = loop.time() + GIVES_UP_S
         await self._rest()
         await asyncio.sleep(AFTERWARDS_S)
         await self._rest()
@@ -402,8 +455,41 @@ class World:
         return self._outcome()
 
     def _tell(self, one: Telling) -> None:
+        if one.asks == UNMERGE:
+            self.loop.create_task(self._part(one), context=within(self.operator))
+            return
         place = self.log.append(one.record())
         self.trace.note(self.loop.now_ms(), "told", one.topic, *place)
+
+    async def _part(self, one: Telling) -> None:
+        """An operator parts an address from whom it leads to, and asks until it is done."""
+        address, tries = one.event.address, itertools.count()
+        if address in self.parting:
+            return
+        self.parting.add(address)
+        store = SimStore(self.net, self.operator, self.database)
+        ids = SimIds(Random(f"operator {self.plan.seed}"))
+        log = SimLog(self.net, self.operator, self.log, Random(f"operator's log {self.plan.seed}"))
+        parter = SimParter(self.log, store, Commands(store, log, SECRET, ids), SECRET, {}, self.plan.partitions)
+        while self.loop.time() < self.gives_up_s:
+            try:
+                await parter.unmerge(address, "the shop", 10.0, f"{one.event.message_id}_{next(tries)}")
+                break
+            except NotExact as error:
+                word = error.reason
+                if word == "log_gone" and not self.plan.keeps_log:
+                    break
+                if word == "not_merged" and self._is_parted(one):
+                    break  # It was done, and the answer was lost.
+            except (OSError, TimeoutError) as error:
+                word = type(error).__name__
+            self.trace.note(self.loop.now_ms(), "operator", word, address)
+            self.refusals.append(f"{address}: {word}")
+            await asyncio.sleep(1.0)
+        self.parting.discard(address)
+
+    def _is_parted(self, one: Telling) -> bool:
+        return one.event.address in self.witness.parted(self)
 
     def _befall(self, act: Act) -> None:
         loop, worker = self.loop, self.workers[act.worker % len(self.workers)]
@@ -433,10 +519,37 @@ class World:
             self.database.is_full = True
             loop.call_at(until_s, setattr, self.database, "is_full", False, context=outside())
         elif act.what == "lose writes":
-            self.database.lose(int(act.amount))
-            self.witness.forgot()
+            self._forget(int(act.amount))
+        elif act.what == "failover":
+            self.net.is_down.add("store")
+            loop.call_at(until_s, self.net.is_down.discard, "store", context=outside())
+            self._forget(int(act.amount * 5))
+        elif act.what == "gap":
+            self._gap(act.worker)
+        elif act.what == "retention":
+            self._expire()
         elif act.what == "clock steps":
             self.store_off_ms = int(act.amount)
+
+    def _forget(self, writes: int) -> None:
+        self.database.lose(writes)
+        self.witness.forgot()
+
+    def _gap(self, number: int) -> None:
+        """An offset that no reader ever finds a record at, and rubbish behind it."""
+        topic, key = INPUT_TOPICS[number % len(INPUT_TOPICS)], f"user:p-{number}"
+        partition, offset = self.log.append(Record(topic, key, b"{"))
+        self.log.lose((topic, partition), offset)
+        self.log.append(Record(topic, key, b"{"))
+
+    def _expire(self) -> None:
+        """The log keeps what somebody has still to read, and no more."""
+        self.witness.look()
+        states, count = at_once(self.database.now.read_shards(range(SHARDS))), self.plan.partitions
+        for topic in INPUT_TOPICS:
+            for partition in range(count):
+                taken = min(states[shard].cursor.get(topic, 0) for shard in range(partition, SHARDS, count))
+                self.log.expire((topic, partition), taken)
 
     def _miss(self, worker: SimWorker, life: Life) -> None:
         """Its heartbeats have not come for a whole session."""
@@ -466,6 +579,8 @@ class World:
 
     def left_to_do(self) -> str:
         """What is not done yet, in words; empty at rest."""
+        if self.parting:
+            return f"the un-merge of {sorted(self.parting)}: {self.refusals[-3:]}"
         store, count = self.database.now, self.plan.partitions
         states = at_once(store.read_shards(range(SHARDS)))
         for topic in INPUT_TOPICS:
@@ -532,6 +647,8 @@ def _lean() -> Iterator[None]:
             patch.object(handlers, "BEAT_S", 5.0),
             patch.object(handlers, "GATE_S", 0.25),
             patch.object(handlers, "thread_cpu_ns", lambda: 0),
+            patch.object(unmerge, "in_force", _in_force),
+            patch.object(commands, "POLL_S", 0.5),
         ):
             yield
     finally:
