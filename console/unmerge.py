@@ -111,7 +111,14 @@ class Parter:
         if generation is None:
             raise NotExact("no_rules", "unmerge: rules that a worker announced wanted, got none")
         inputs = await self._inputs(to, undo, cursor)
-        apart: Apart = parted(undo, now, inputs, generation[0], clock_ms, live=self._live)
+        apart: Apart
+        try:
+            apart = parted(undo, now, inputs, generation[0], clock_ms, live=self._live)
+        except NotExact as error:
+            if error.reason != "changed":
+                raise
+            # What shards of one worker told one another was taken before its place on the log.
+            apart = parted(undo, now, _as_caused(inputs, undo.at_ms), generation[0], clock_ms, live=self._live)
         parting = Parting(by, digest_of(encode(now)), undo.link, encode(apart.receiver), encode(apart.other))
         return to, undo, pack_parting(parting)
 
@@ -227,6 +234,14 @@ class Parter:
         finally:
             await consumer.stop()
         return found
+
+
+def _as_caused(inputs: Sequence[Event | Command], clock_ms: int) -> list[Event | Command]:
+    """The same in the order of their own times."""
+    found = sorted(inputs, key=lambda one: one.received_ms)
+    for given in found:
+        clock_ms = given.seen_ms = max(clock_ms, given.received_ms)
+    return found
 
 
 def _kind(address: str) -> str:

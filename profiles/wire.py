@@ -212,6 +212,7 @@ class Coordinates(NamedTuple):
 LINK: Final = "link"  # to an address: forward to `other` from now on, and send it what you hold
 ABSORB: Final = "absorb"  # to a profile: `other` forwards to you now; its profile is in `body`
 FORWARD: Final = "forward"  # to a profile: an event that reached a forwarder; its value is in `body`
+RETURN: Final = "return"  # to an address parted from `other`: an event that it had passed on; its value is in `body`
 RELEASE: Final = "release"  # to a profile: `other` forwards to somebody else now
 EDIT: Final = "edit"  # to a profile: an authorised person states something by hand; the edit is in `body`
 ERASE: Final = "erase"  # to whom it leads: forget this person; to an alias of `other`: you were his

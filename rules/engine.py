@@ -39,6 +39,7 @@ from profiles.wire import (
     PART,
     PROFILE_COMMANDS,
     RELEASE,
+    RETURN,
     UNMERGE,
     Command,
     Event,
@@ -248,8 +249,13 @@ class _Turn(Journeys):
             self.out.outcome = FORWARDED
         elif command.kind == FORWARD and command.other and _unmerged(command.other) in p.ring:
             # It was under way when the two were parted: it goes back to its address.
-            self._tell(FORWARD, command.other, command.link, command.body, command.seen_ms, "")
+            self._tell(RETURN, command.other, command.link, command.body, command.seen_ms)
             self.out.outcome = FORWARDED
+        elif command.kind == RETURN:
+            if p.forward == command.other:  # The word that they were parted is still under way.
+                self._hold(FORWARD, command.seen_ms, command.body)
+            else:
+                self._returned(command.body, command.seen_ms)
         elif command.kind == FORWARD:
             event = decode_event(command.body)
             event.seen_ms = command.seen_ms
@@ -668,6 +674,9 @@ class _Turn(Journeys):
         p.seen_ms = max(p.seen_ms, command.seen_ms)
         p.forward, p.link = command.other, command.link
         self._tell(ABSORB, command.other, command.link, body, command.seen_ms)
+        for seen_ms, _, returned in p.held:  # They wait for a parting that this link overtook.
+            self._tell(FORWARD, command.other, command.link, returned, seen_ms)
+        p.held = []
 
     def _leave(self, command: Command) -> bytes:
         """Empty this address for a forwarder; the profile that was here."""
@@ -925,6 +934,12 @@ class _Turn(Journeys):
         self._tell(PART, command.other, (now_ms, command.link[1]), body, command.seen_ms)
         self._receipt(command, "done", by=parting.by)
 
+    def _returned(self, body: bytes, seen_ms: int) -> None:
+        event = decode_event(body)
+        event.seen_ms = seen_ms
+        self.backfill = event.backfill
+        self.event(event)
+
     def _part(self, command: Command) -> None:
         """Hold a profile again, after forwarding to somebody who was another person."""
         p = self.p
@@ -932,9 +947,13 @@ class _Turn(Journeys):
         if not p.forward or (p.forward != command.other and p.link != parting.link):
             self.out.outcome = DUPLICATE  # It was linked anew, or erased, meanwhile.
             return
-        now_ms = max(p.seen_ms, command.seen_ms)
+        now_ms, returned = max(p.seen_ms, command.seen_ms), p.held
         self._become(decode(p.address, parting.other), now_ms, ("unmerge", command.link[1]))
         p.forward, p.link = "", command.link
+        outcome = self.out.outcome
+        for seen_ms, _, body in returned:
+            self._returned(body, seen_ms)
+        self.out.outcome = outcome
 
     def _become(self, other: Profile, now_ms: int, cause: tuple[str, str]) -> None:
         """Take another state of this address for its own, and tell which segments that changes."""

@@ -35,6 +35,7 @@ from profiles.wire import (
     ORDER_EVENTS,
     PART,
     PROFILE_COMMANDS,
+    RETURN,
     Command,
     Coordinates,
     Event,
@@ -116,7 +117,7 @@ BEHIND: Final = "behind"
 def _concerned(command: Command) -> list[str]:
     """The addresses that may hear of a command."""
     found = [command.address, command.other]
-    if command.kind == FORWARD:
+    if command.kind in (FORWARD, RETURN):
         try:
             found += decode_event(command.body).identifiers
         except BadInput:
