@@ -406,7 +406,7 @@ class Computing:
         if one.offset < shard.next[one.topic]:
             self.outcomes[one.topic, BEHIND] += 1
             return
-        if self._taken_before(shard, given):
+        if one.offset in group.void or self._taken_before(shard, given):
             self.outcomes[one.topic, DUPLICATE] += 1
             return
         shard.clock_ms = max(shard.clock_ms, one.at_ms)

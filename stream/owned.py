@@ -6,7 +6,16 @@ import itertools
 from itertools import islice
 
 from profiles.ids import shard_of, tomb_key
-from profiles.wire import INPUT_TOPICS, NEWS, Command, Coordinates, Record, completed, is_operators
+from profiles.wire import (
+    INPUT_TOPICS,
+    NEWS,
+    PROFILE_COMMANDS,
+    Command,
+    Coordinates,
+    Record,
+    completed,
+    is_operators,
+)
 from stream.cache import Cache, Held
 from stream.effects import Shard
 from stream.group import COMMANDS, Group
@@ -89,6 +98,8 @@ class Owned:
     def _is_stored(self, cause: Coordinates) -> bool:
         sender = self.stored[cause.shard]
         topic, is_further, partition = cause.topic.partition("@")
+        if topic == NEWS:  # Passed on by that shard itself, page by page.
+            topic, is_further = PROFILE_COMMANDS, ""
         if not is_further:
             return sender.cursor.get(topic, 0) > cause.offset
         # It was caused by a command taken at once, which bore the first cause's coordinates, as this does.
