@@ -74,6 +74,16 @@ class Settings:
     kafka_ca_file: str = field(
         default="", metadata=_about("path", "Certificates that sign the brokers'; empty: the system's.")
     )
+    log_format: str = field(
+        default="json",
+        metadata=_about("word", "How a log line looks: one JSON object, or plain text.", choices=("json", "plain")),
+    )
+    log_level: str = field(
+        default="info",
+        metadata=_about(
+            "word", "The least important lines that are written.", choices=("debug", "info", "warning", "error")
+        ),
+    )
     # The collector.
     write_keys: str = field(
         default="",

@@ -20,7 +20,6 @@ from console.unmerge import Parter
 from profiles.errors import OpportuneError
 from profiles.moments import Clock
 from profiles.wire import Record
-from stream.app import configure_logging
 from stream.clock import StoreClock, SystemIds
 from stream.log import KafkaLog
 from stream.ports import ProfileStore
@@ -157,7 +156,6 @@ async def _learn(clock: StoreClock) -> None:
 def run(env: Mapping[str, str]) -> int:
     """Run the window as a process of its own; the process's exit code."""
     settings = console.settings.read(env)
-    configure_logging(settings.shared.own)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve(settings))

@@ -20,7 +20,9 @@ from rich.table import Table
 import connectors.clock
 import connectors.settings
 import console.settings
+from opportune import logs
 from profiles.errors import BadDocument, OpportuneError, Refused
+from profiles.ids import message_hash
 from stream import settings as stream_settings
 
 app = typer.Typer(
@@ -90,6 +92,7 @@ def worker() -> None:
     from stream.worker import run
 
     settings = stream_settings.read(os.environ)
+    logs.configure(settings.own.log_format, settings.own.log_level)
     wrong = asyncio.run(violations(settings))
     if wrong:
         raise Refused("the worker does not start:\n" + "\n".join(wrong))
@@ -104,6 +107,7 @@ def collector() -> None:
     from stream.store import RedisStore
 
     settings = connectors.settings.read(os.environ)
+    logs.configure(settings.log_format, settings.log_level)
     if not settings.catalogue_url:
         run(settings)
         return
@@ -116,6 +120,8 @@ def api() -> None:
     """Profiles, segments and explanations out; the console for people."""
     from console.server import run
 
+    own = console.settings.read(os.environ).shared.own
+    logs.configure(own.log_format, own.log_level)
     raise typer.Exit(run(os.environ))
 
 
@@ -560,6 +566,15 @@ def _environment(data_dir: Path | None) -> Mapping[str, str]:
 def _reasons(rejected: Counter[str]) -> str:
     told = ", ".join(f"{reason} {count}" for reason, count in rejected.most_common())
     return f" ({told})" if told else ""
+
+
+@app.command("hash")
+def hash_(
+    source: Annotated[str, typer.Argument(help="Of the write key or file by which it came.")],
+    message_id: Annotated[str, typer.Argument(help="As the sender gave it.")],
+) -> None:
+    """What log lines call a message: search the logs of all processes for it."""
+    print(message_hash(source, message_id))
 
 
 @app.command()

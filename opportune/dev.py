@@ -23,12 +23,11 @@ import connectors.settings
 import console.settings
 from connectors.collector.server import Collector
 from console.server import Console
-from opportune import demo, parts, topics
+from opportune import demo, logs, parts, topics
 from opportune.view import View
 from profiles.errors import Refused
 from profiles.moments import DAY_MS
 from stream import settings as stream_settings
-from stream.app import configure_logging
 from stream.clock import LogClock, SystemIds, wall_ms
 from stream.worker import LiveWorker, begin_log_anew
 
@@ -81,7 +80,7 @@ async def run(options: Options) -> int:
     async with parts.Embedded(folder, keep=not options.with_demo) as embedded:
         env = _environment(options, folder, embedded)
         settings = stream_settings.read(env)
-        configure_logging(settings.own)
+        logs.configure(settings.own.log_format, settings.own.log_level)
         worker = LiveWorker(settings, relaxed=True)
         one_broker = replace(settings.agreed, replication=1)
         await topics.create_topics(embedded.bootstrap, topics.agreed_topics(one_broker, worker.rules.triggers))

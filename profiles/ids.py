@@ -124,6 +124,11 @@ def digest64(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
+def message_hash(source: str, message_id: str) -> str:
+    """What log lines call a message, 16 hexadecimal digits: its digest in the ring; the id itself may say too much (R25)."""
+    return format(digest64(f"{source}\x1f{message_id}"), "016x")
+
+
 def digest_of(blob: bytes) -> bytes:
     """Sixteen bytes by which bytes are known again."""
     return hashlib.blake2b(blob, digest_size=16).digest()

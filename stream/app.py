@@ -19,14 +19,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 import faust
-import structlog
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 from faust.app.base import BootStrategy
@@ -42,15 +40,11 @@ from stream.effects import FencedOut
 from stream.feed import Feed, Gap, Place
 from stream.log import KafkaLog
 from stream.ports import Engine
-from stream.settings import Own, Settings
+from stream.settings import Settings
 from stream.transport import FetchConsumer, FetchTransport, security
 
 log = logging.getLogger(__name__)
 
-QUIET: Final = ("faust", "mode", "aiokafka")
-"""Frameworks of which only warnings are worth a line."""
-SELDOM_MS: Final = 10_000
-SELDOM_KEPT_MAX: Final = 1_000
 FENCES_MAX: Final = 3
 """Fenced oftener than this within a minute, a process gives up: two installations share a store, or the like."""
 
@@ -352,7 +346,6 @@ def run(settings: Settings, make: Callable[[Settings], Awaitable[Running]]) -> i
     Returns:
         The process's exit code: 0 after a clean stop, 1 after a fault, or when it is fenced again and again.
     """
-    configure_logging(settings.own)
     return asyncio.run(_run(settings, make))
 
 
@@ -423,68 +416,3 @@ def fence_in(error: BaseException | None) -> FencedOut | None:
     while error is not None and not isinstance(error, FencedOut):
         error = error.__cause__
     return error
-
-
-def configure_logging(own: Own) -> None:
-    """One line an event on standard error, JSON or plain; the frameworks only from warnings on.
-
-    No message of ours holds personal data (R25), and theirs at these levels hold topics, offsets and tracebacks: places
-    in code, without the values that stood there.
-    """
-    steps: list[Any] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.stdlib.PositionalArgumentsFormatter(),
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
-    last: list[Any] = (
-        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
-        if own.log_format == "json"
-        else [structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)]
-    )
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=steps,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
-        )
-    )
-    structlog.configure(
-        processors=[*steps, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=True,
-    )
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    level = logging.getLevelNamesMapping()[own.log_level.upper()]
-    root.setLevel(level)
-    for name in QUIET:
-        logging.getLogger(name).setLevel(max(level, logging.WARNING))
-    handler.addFilter(_Seldom())
-
-
-class _Seldom(logging.Filter):
-    """Lets a framework say the same thing every ten seconds only: without a broker they say it all the time."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._said: dict[tuple[str, str], tuple[int, int]] = {}  # (logger, template) -> (when, swallowed since)
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if record.name.partition(".")[0] not in QUIET:
-            return True
-        now_ms = monotonic_ms()
-        key = (record.name, str(record.msg))
-        before = self._said.get(key)
-        if before is not None and now_ms - before[0] < SELDOM_MS:
-            self._said[key] = (before[0], before[1] + 1)
-            return False
-        if before is not None and before[1]:
-            record.msg = f"{record.msg} (and {before[1]} more like it)"
-        # A template is text in their source, so there are few; one that was made on the way must not pile up here.
-        if len(self._said) > SELDOM_KEPT_MAX:
-            self._said.clear()
-        self._said[key] = (now_ms, 0)
-        return True

@@ -18,7 +18,7 @@ from profiles.catalogue import PRODUCT, PRODUCT_UPDATED, encode_product, news_ev
 from profiles.codec import decode, encode
 from profiles.erasure import is_tombstone
 from profiles.errors import BadInput, Refused
-from profiles.ids import shard_of
+from profiles.ids import message_hash, shard_of
 from profiles.moments import FOREVER, SECOND_MS, iso
 from profiles.state import Profile
 from profiles.taxonomy import EVENT_TYPES, canonical
@@ -114,6 +114,11 @@ BEHIND: Final = "behind"
 """Not the core's word: what a shard has behind it is not stepped again."""
 
 
+def _about(given: Event | Command | BadInput) -> dict[str, str]:
+    """What a log line says of an input beside its place."""
+    return {"message_hash": message_hash(given.source, given.message_id)} if isinstance(given, Event) else {}
+
+
 def _concerned(command: Command) -> list[str]:
     """The addresses that may hear of a command."""
     found = [command.address, command.other]
@@ -159,6 +164,7 @@ class Computing:
         self.hands = hands
         self.interested = interested
         self.rulebook = rulebook
+        self.tells = log.isEnabledFor(logging.DEBUG)
         self.clock_ms = clock_ms
         self.shards = owned.shards
         self.drafts: dict[int, Draft] = {}
@@ -336,6 +342,9 @@ class Computing:
                 return
             out, without = found
         self.outcomes[topic, out.outcome] += 1
+        if self.tells and type(given) is Event:
+            where = {"topic": one.raw.topic, "offset": offset, "received_ms": given.received_ms}
+            log.debug("%s", out.outcome, extra={**_about(given), **where, "outcome": out.outcome})
         self.done.append((address, given, gate_ms, without))
         self._collect(held, out)
         if topic == ORDERS_TOPIC and isinstance(given, Event) and self._is_foreign(given):
@@ -633,7 +642,8 @@ class Computing:
         if isinstance(error, BadInput):
             self._dead(group, one, error.reason, str(error))
             return
-        log.error("step failed on %s/%d@%d: %s", one.raw.topic, one.raw.partition, one.offset, type(error).__name__)
+        place = (one.raw.topic, one.raw.partition, one.offset, type(error).__name__)
+        log.error("step failed on %s/%d@%d: %s", *place, extra=_about(one.given))
         self._dead(group, one, "bug", type(error).__name__)
         self.bugs.count()
 

@@ -34,8 +34,9 @@ from connectors.publisher import Publisher, PublishFailed, kafka_options
 from connectors.settings import Settings
 from profiles.catalogue import Catalogue
 from profiles.errors import BadInput
+from profiles.ids import message_hash
 from profiles.moments import FOREVER, Clock
-from profiles.wire import DEAD_LETTERS, EVENT_TOPICS, Record
+from profiles.wire import DEAD_LETTERS, EVENT_TOPICS, Record, decode_event
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -326,6 +327,8 @@ class Collector:
         if failed is not None:
             return failed
         _count(source.name, admission)
+        if LOG.isEnabledFor(logging.DEBUG):
+            _tell(source.name, admission)
         return _answer(shape, admission)
 
     async def _published(self, records: Sequence[Record]) -> tuple[int, Headers, bytes] | None:
@@ -438,6 +441,16 @@ def _count(source: str, admission: Admission) -> None:
         _accepted(source, event_type).inc(count)
     for refusal in admission.refusals:
         metrics.DEAD_LETTERS.labels(source, refusal.reason).inc()
+
+
+def _tell(source: str, admission: Admission) -> None:
+    """Every event by its hash, for whoever follows one through the processes; costs a second decoding."""
+    for topic, _, value in admission.records:
+        if topic != DEAD_LETTERS:
+            event = decode_event(value)
+            LOG.debug("accepted", extra={"message_hash": message_hash(source, event.message_id), "topic": topic})
+    for refusal in admission.refusals:
+        LOG.debug("refused", extra={"source": source, "reason": refusal.reason, "place": refusal.place})
 
 
 @lru_cache(maxsize=4096)

@@ -20,8 +20,9 @@ from typing import Any, Final
 
 from prometheus_client import REGISTRY
 
+from opportune import logs
 from profiles.wire import EVENT_TOPICS, PROFILE_COMMANDS
-from stream import app, settings
+from stream import settings
 from stream.clock import monotonic_ns, thread_cpu_ns
 from stream.worker import LiveWorker, tune
 
@@ -107,6 +108,7 @@ def _metrics() -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    app.configure_logging(settings.read(os.environ).own)
+    own = settings.read(os.environ).own
+    logs.configure(own.log_format, own.log_level)
     tune()
     print(json.dumps(asyncio.run(measure(int(sys.argv[1]), int(sys.argv[2]), "--profile" in sys.argv))))

@@ -10,14 +10,13 @@ import pytest
 
 FAILING = """
 import logging, sys
-from stream.app import configure_logging
-from stream.settings import Own
+from opportune import logs
 
 def apply(record):
     address = record.partition("|")[0]
     raise ValueError("on purpose")
 
-configure_logging(Own(log_format=sys.argv[1]))
+logs.configure(sys.argv[1], "info")
 try:
     apply(sys.argv[2])
 except ValueError:
