@@ -124,7 +124,7 @@ class _LateLog:
 
 async def serve(settings: Settings) -> None:
     """Run until SIGINT or SIGTERM, then end cleanly."""
-    store = RedisStore(settings.shared.own.redis_url)
+    store = RedisStore.of(settings.shared.own)
     clock = StoreClock(store.now_ms)
     asked_to_stop = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -38,7 +38,7 @@ async def ask(
     agreed, own = stream_settings.read(env)
     if not agreed.secret:
         raise Refused("OPPORTUNE_SECRET: that of the installation wanted, got nothing")
-    store, log = RedisStore(own.redis_url), KafkaLog(own)
+    store, log = RedisStore.of(own), KafkaLog(own)
     try:
         await log.start()
         commands = Commands(store, log, bytes.fromhex(agreed.secret), SystemIds(), on_logs_clock=agreed.clock == "log")
@@ -76,7 +76,7 @@ async def reapply(env: Mapping[str, str]) -> int:
     if not agreed.secret:
         raise Refused("OPPORTUNE_SECRET: that of the installation wanted, got nothing")
     secret = bytes.fromhex(agreed.secret)
-    store, log = RedisStore(own.redis_url), KafkaLog(own)
+    store, log = RedisStore.of(own), KafkaLog(own)
     try:
         await log.start()
         options = {"bootstrap_servers": own.bootstrap, **security(own)}
@@ -92,7 +92,7 @@ async def reapply(env: Mapping[str, str]) -> int:
 async def look(env: Mapping[str, str], command_id: str) -> int:
     """Print the receipt of an earlier command; the process's exit code: 1 where there is none, or it was refused."""
     agreed, own = stream_settings.read(env)
-    store = RedisStore(own.redis_url)
+    store = RedisStore.of(own)
     try:
         commands = Commands(store, KafkaLog(own), b"", SystemIds())
         receipt = await commands.receipt(command_id)

@@ -23,7 +23,7 @@ async def violations(settings: Settings) -> list[str]:
     if not agreed.secret:
         # Tombstones of erased people lie under hashes that it keys.
         wrong.append("OPPORTUNE_SECRET: at least 32 hexadecimal digits wanted, got nothing")
-    store = RedisStore(own.redis_url)
+    store = RedisStore.of(own)
     try:
         wrong += await store.check(relaxed=False)
         if not wrong:

@@ -43,7 +43,7 @@ def look(env: Mapping[str, str], work: Callable[[ProfileStore, Rulebook], Awaita
 
     async def whole() -> T:
         _, own = stream_settings.read(env)
-        store = RedisStore(own.redis_url)
+        store = RedisStore.of(own)
         try:
             return await work(store, await _rules(store))
         finally:
@@ -154,7 +154,7 @@ def formed(env: Mapping[str, str], name: str, of: str | Path, by: str, why: str,
         if not agreed.secret:
             raise Refused("OPPORTUNE_SECRET: that of the installation wanted, got nothing")
         secret = bytes.fromhex(agreed.secret)
-        store, log = RedisStore(own.redis_url), KafkaLog(own)
+        store, log = RedisStore.of(own), KafkaLog(own)
         try:
             book = await _rules(store)
             await log.start()

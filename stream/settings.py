@@ -98,6 +98,13 @@ class Own:
     redis_url: str = field(
         default="redis://127.0.0.1:6379/0", metadata=_about("URL", "The store.", secret=True), repr=False
     )
+    redis_cluster: bool = field(
+        default=False,
+        metadata=_about(
+            "yes or no",
+            "The store is a Redis Cluster, the URL that of any node; must be so in all processes, or in none.",
+        ),
+    )
     rules: Path = field(
         default=Path(rules.__file__).parent / "packs" / "shop",
         metadata=_about("path", "The folder with the rule files; the shop pack unless set."),

@@ -31,6 +31,7 @@ from profiles.errors import Refused
 from profiles.ids import SHARDS, shard_of
 from stream import metrics
 from stream.ports import UNDO_MAX, ShardState, ShardWrite
+from stream.settings import Own
 from stream.store_memory import assert_sound, place_of
 
 VERSION_MIN: Final = (6, 2)
@@ -93,6 +94,11 @@ class RedisStore:
         self._commits = self._open(url, cluster, timeout_s)
         self._committing = asyncio.Lock()
         self._reads = self._open(url, cluster, timeout_s)
+
+    @classmethod
+    def of(cls, own: Own) -> RedisStore:
+        """The store that the settings name."""
+        return cls(own.redis_url, cluster=own.redis_cluster)
 
     @staticmethod
     def _open(url: str, cluster: bool, timeout_s: float) -> Any:

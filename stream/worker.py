@@ -54,7 +54,7 @@ class LiveWorker:
         self._partitions = agreed.partitions
         self._files = rulebook.read_rule_files(own.rules)
         self.rules = rulebook.load(own.rules, zone=agreed.zone, currency=agreed.currency)
-        self.store = RedisStore(own.redis_url)
+        self.store = RedisStore.of(own)
         self.clock = LogClock() if agreed.clock == "log" else StoreClock(self.store.now_ms)
         out = KafkaLog(own)
         self._handlers = Handlers(

@@ -477,10 +477,11 @@ class Topics:
         found: dict[str, bytes] = {}
         client = self.store._reads
         keys = [key async for key in client.scan_iter(match=b"*p:*", count=5_000)]
-        for start in range(0, len(keys), 2_000):
-            chunk = keys[start : start + 2_000]
-            for key, blob in zip(chunk, await client.mget(chunk), strict=True):
-                found[key.decode().split("p:", 1)[1]] = blob
+        addresses = [key.decode().split("p:", 1)[1] for key in keys]
+        for start in range(0, len(addresses), 2_000):
+            chunk = addresses[start : start + 2_000]
+            blobs = await self.store.load(chunk)
+            found |= {address: blob for address, blob in zip(chunk, blobs, strict=True) if blob is not None}
         return found
 
 
@@ -501,7 +502,7 @@ async def reading(shop: Shop) -> AsyncIterator[Topics]:
         fetch_max_wait_ms=20,
         max_partition_fetch_bytes=4 << 20,
     )
-    store = RedisStore(shop.env["OPPORTUNE_REDIS_URL"])
+    store = RedisStore.of(stream.settings.read(shop.env).own)
     await consumer.start()
     try:
         places = [
