@@ -11,7 +11,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,9 +20,11 @@ import orjson
 import pytest
 import pytest_asyncio
 import yaml
+from aiokafka.admin import AIOKafkaAdminClient
 
 from opportune import parts
 from opportune.parts import HOST, Server
+from profiles.wire import trigger_topic
 from tests.deploy.compose import ROOT, Service, env_of, services
 from tests.deploy.test_alerts import ALERTS
 from tests.deploy.test_compose import drawn
@@ -90,16 +92,17 @@ def process(name: str, service: Service, port_variable: str, folder: Path, env: 
 class Production:
     """Everything that runs."""
 
-    def __init__(self, servers: dict[str, Server], env: dict[str, str]) -> None:
+    def __init__(self, servers: dict[str, Server], env: dict[str, str], bootstrap: str) -> None:
         self.servers = servers
+        self.bootstrap = bootstrap
         self.key = next(key for key in orjson.loads(env["OPPORTUNE_WRITE_KEYS"]) if key.startswith("sk_"))
 
     def url(self, name: str) -> str:
         """Where a service answers."""
         return f"http://{self.servers[name].address}"
 
-    async def send(self, client: httpx.AsyncClient, number: int) -> None:
-        """A visitor who registers and leaves a cart, another who buys, and rubbish."""
+    async def send(self, client: httpx.AsyncClient, number: int, *, rubbish: int = 0) -> None:
+        """A visitor who registers and leaves a cart, another who buys; and so much that cannot be taken."""
 
         def event(kind: str, name: str, user: str, **properties: Any) -> dict[str, Any]:
             named = {"event": name, "properties": properties} if kind == "track" else {"name": name}
@@ -112,7 +115,7 @@ class Production:
             event("track", "Product Added", f"u-{number}", **piece),
             event("track", "Product Added", f"v-{number}", **piece),
             event("track", "Order Completed", f"v-{number}", order_id=f"o-{number}", total=5, currency="EUR"),
-            event("track", "Order Completed", f"w-{number}", order_id=f"x-{number}", total="much"),
+            *(event("track", "Order Completed", f"w-{number}-{one}", total="much") for one in range(rubbish)),
         ]
         answer = await client.post(f"{self.url('collector')}/v1/batch", json={"batch": batch}, auth=(self.key, ""))
         assert answer.status_code == 200, answer.text
@@ -141,14 +144,14 @@ def scraping(servers: Mapping[str, Server], folder: Path) -> Path:
     return path
 
 
-@pytest_asyncio.fixture
-async def production(fresh_broker: Server, tmp_path: Path) -> AsyncIterator[Production]:
-    """All services of the compose file but Grafana; Kafka is the test's."""
+@asynccontextmanager
+async def composed(broker: Server, tmp_path: Path, text: str = RULES) -> AsyncIterator[Production]:
+    """All services of the compose file but Grafana and Kafka, with these rules."""
     env = env_of(drawn(tmp_path))
     found = services(env)
     rules = tmp_path / "rules"
     rules.mkdir()
-    (rules / "quick.yaml").write_text(RULES)
+    (rules / "quick.yaml").write_text(text)
 
     words = found["redis"].command[1:]
     binary = shutil.which("redis-server")
@@ -163,7 +166,7 @@ async def production(fresh_broker: Server, tmp_path: Path) -> AsyncIterator[Prod
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(redis)
         ours = {
-            "OPPORTUNE_BOOTSTRAP": fresh_broker.address,
+            "OPPORTUNE_BOOTSTRAP": broker.address,
             "OPPORTUNE_REDIS_URL": f"redis://:{password}@{redis.address}/0",
             "OPPORTUNE_RULES": str(rules),
             "OPPORTUNE_DATA_DIR": str(tmp_path / "data"),
@@ -184,7 +187,14 @@ async def production(fresh_broker: Server, tmp_path: Path) -> AsyncIterator[Prod
             await stack.enter_async_context(server)
         servers["prometheus"] = prometheus(servers, tmp_path)
         await stack.enter_async_context(servers["prometheus"])
-        yield Production(servers, env)
+        yield Production(servers, env, broker.address)
+
+
+@pytest_asyncio.fixture
+async def production(fresh_broker: Server, tmp_path: Path) -> AsyncIterator[Production]:
+    """The same, on Kafka of the test's own."""
+    async with composed(fresh_broker, tmp_path) as one:
+        yield one
 
 
 def answers_with(password: str) -> parts.Ready:
@@ -247,56 +257,116 @@ def questions() -> dict[str, str]:
     return found
 
 
-async def test_what_compose_starts_answers_every_question_and_the_right_alert_fires(production: Production) -> None:
-    async with httpx.AsyncClient(timeout=60) as client:
-        sent = 0
+class Watch:
+    """Somebody who keeps the shop busy and looks at what Alertmanager tells."""
 
-        async def up() -> bool:
-            found = await production.ask(client, "up == 1")
+    def __init__(self, production: Production, client: httpx.AsyncClient) -> None:
+        self.production = production
+        self.client = client
+        self.sent = 0
+
+    async def shop(self, *, rubbish: int = 0) -> None:
+        """One more visit."""
+        self.sent += 1
+        await self.production.send(self.client, self.sent, rubbish=rubbish)
+
+    async def up(self) -> None:
+        """Return when every target is scraped."""
+
+        async def are_up() -> bool:
+            found = await self.production.ask(self.client, "up == 1")
             return {one["metric"]["job"] for one in found} == {
                 "worker", "collector", "api", "prometheus", "alertmanager",
             }  # fmt: skip
 
-        await until(up, what="every target scraped")
+        await until(are_up, what="every target scraped")
 
-        asked = questions()
+    async def firing(self) -> set[str]:
+        """Names of the alerts that are told."""
+        answer = await self.client.get(f"{self.production.url('alertmanager')}/api/v2/alerts")
+        return {one["labels"]["alertname"] for one in answer.json()}
 
-        async def all_told() -> bool:
-            nonlocal sent
-            sent += 1
-            await production.send(client, sent)
-            for place, question in list(asked.items()):
-                if await production.ask(client, question):
-                    del asked[place]
-            return not asked
+    async def calm(self) -> None:
+        """Return when the shop goes on, its moments come out, and no alert is told: what was not up yet is forgotten."""
+        await self.up()
 
-        try:
-            await until(all_told, what="data for every panel and recorded rule", within_s=75)
-        except AssertionError as error:
-            raise AssertionError(f"{error}; without data: {asked}") from None
+        async def is_calm() -> bool:
+            await self.shop()
+            emitted = await self.production.ask(
+                self.client, 'sum(rate(opportune_outgoing_records_total{topic="triggers.left_cart"}[5m])) > 0'
+            )
+            return bool(emitted) and not await self.firing()
 
-        # An alert's question has an answer in trouble only; what it asks about is there all the same.
-        names = (await client.get(f"{production.url('prometheus')}/api/v1/label/__name__/values")).json()["data"]
-        for name, rule in ALERTS.items():
-            await production.ask(client, rule["expr"])
-            missing = set(_METRIC.findall(rule["expr"])) - set(names) - set(NO_DATA)
-            assert missing == set(), name
+        await until(is_calm, what="a shop that goes on, and no alert")
 
-        async def firing() -> set[str]:
-            answer = await client.get(f"{production.url('alertmanager')}/api/v2/alerts")
-            return {one["labels"]["alertname"] for one in answer.json()}
+    async def told(self, name: str, rubbish: int = 0) -> None:
+        """Return when this alert is told, the shop going on meanwhile; it must be the only one."""
 
-        # One in six of what we sent could not be taken.
-        async def flooded() -> bool:
-            return "OpportuneDeadLetters" in await firing()
+        async def is_told() -> bool:
+            if name != "OpportuneCollectorDown":
+                await self.shop(rubbish=rubbish)
+            return name in await self.firing()
 
-        await until(flooded, what="the dead letters told")
-        assert await firing() == {"OpportuneDeadLetters"}
+        await until(is_told, what=f"{name} told")
+        assert await self.firing() == {name}
 
-        await production.servers["worker"].stop()
 
-        async def told() -> bool:
-            return "OpportuneWorkerDown" in await firing()
+@pytest_asyncio.fixture
+async def watch(production: Production) -> AsyncIterator[Watch]:
+    """The same installation, watched."""
+    async with httpx.AsyncClient(timeout=10) as client:
+        yield Watch(production, client)
 
-        await until(told, what="the stopped worker told")
-        assert await firing() == {"OpportuneDeadLetters", "OpportuneWorkerDown"}
+
+async def test_what_compose_starts_answers_every_question(watch: Watch) -> None:
+    production, client = watch.production, watch.client
+    await watch.up()
+    asked = questions()
+
+    async def all_told() -> bool:
+        await watch.shop(rubbish=1)
+        for place, question in list(asked.items()):
+            if await production.ask(client, question):
+                del asked[place]
+        return not asked
+
+    try:
+        await until(all_told, what="data for every panel and recorded rule", within_s=120)
+    except AssertionError as error:
+        raise AssertionError(f"{error}; without data: {asked}") from None
+
+    # An alert's question has an answer in trouble only; what it asks about is there all the same.
+    names = (await client.get(f"{production.url('prometheus')}/api/v1/label/__name__/values")).json()["data"]
+    for name, rule in ALERTS.items():
+        await production.ask(client, rule["expr"])
+        missing = set(_METRIC.findall(rule["expr"])) - set(names) - set(NO_DATA)
+        assert missing == set(), name
+
+
+async def test_a_flood_of_poison_is_told_and_nothing_else(watch: Watch) -> None:
+    await watch.calm()
+    await watch.told("OpportuneDeadLetters", rubbish=5)
+
+
+async def test_a_stopped_worker_is_told_and_nothing_else(watch: Watch) -> None:
+    await watch.calm()
+    await watch.production.servers["worker"].stop()
+    await watch.told("OpportuneWorkerDown")
+
+
+async def test_a_stopped_collector_is_told_and_nothing_else(watch: Watch) -> None:
+    await watch.calm()
+    await watch.production.servers["collector"].stop()
+    await watch.told("OpportuneCollectorDown")
+
+
+async def test_an_outbox_that_the_broker_does_not_take_is_told_and_nothing_else(watch: Watch) -> None:
+    await watch.calm()
+    # Somebody takes away the topic of a trigger: what comes in is taken as before, what goes out is not.
+    admin = AIOKafkaAdminClient(bootstrap_servers=watch.production.bootstrap)
+    await admin.start()
+    try:
+        await admin.delete_topics([trigger_topic("left_cart")])
+    finally:
+        await admin.close()
+    await watch.told("OpportuneOutboxAgeing")
