@@ -598,10 +598,15 @@ def bench(
     customers: Annotated[int | None, typer.Option(min=1, help="The base; 100,000 in the real size.")] = None,
     events: Annotated[int | None, typer.Option(min=1, help="Over the base; 500,000 in the real size.")] = None,
     profile: Annotated[bool, typer.Option(help="Workers under cProfile; its tables go to standard error.")] = False,
+    workers: Annotated[int, typer.Option(min=1, help="Above 1: only what so many cost an event, against one.")] = 1,
+    rate: Annotated[int, typer.Option(min=1, help="Events a second that they share then.")] = 1_000,
 ) -> None:
     """Measure the whole job here: events a second, where the time goes, seed and digest."""
+    from opportune.bench.command import compare
     from opportune.bench.command import main as measure
 
+    if workers > 1:
+        raise typer.Exit(compare(workers, rate, size=size))
     raise typer.Exit(measure(size, customers=customers, events=events, profile=profile))
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from statistics import median
 from typing import Final, NamedTuple
 
-from opportune.bench import core, job
+from opportune.bench import core, job, scale
 from opportune.bench.job import Stretch
 from opportune.bench.shop import Load
 
@@ -27,6 +28,9 @@ class Size(NamedTuple):
     customers: int
     events: int
 
+
+SCALES: Final = {"smoke": (200, 1.0, 1), "real": (10_000, 20.0, 3)}
+"""Customers, seconds a turn, turns of each kind."""
 
 SIZES: Final = {"smoke": Size(300, 40, 400, 2_000), "real": Size(40_000, 980, 100_000, 500_000)}
 
@@ -68,6 +72,25 @@ def main(
     ):
         _say_stretch(name, stretch, say)
     say(f"  {result.profiles:,} profiles in the store, {result.profile_bytes:,.0f} bytes each, indexes and all")
+    return 0
+
+
+def compare(workers: int, rate: int, say: Callable[[str], None] = print, *, size: str = "real") -> int:
+    """What an event costs with several workers, against one; the process's exit code."""
+    customers, seconds, turns = SCALES[size]
+    stream = int(2 * turns * (seconds + scale.WARM_S) * rate * 1.2)
+    load = Load(SEED, stream, customers)
+    found = asyncio.run(scale.run(load, workers=workers, rate=rate, seconds=seconds, turns=turns))
+    say(
+        f"at {rate:,} events/s over a base of {customers:,} customers, {seconds:.0f} s a turn, embedded parts on the same cores"
+    )
+    for turn in found:
+        say(
+            f"  {turn.workers} worker{'s' if turn.workers > 1 else ' '}  {turn.rate:8,.0f} events/s  {turn.cpu_us:6.1f} µs an event  "
+            f"{turn.cores:.2f} cores  {turn.commands:.0f} commands a thousand events"
+        )
+    one, several = (median(turn.cpu_us for turn in found if turn.workers == count) for count in (1, workers))
+    say(f"  medians {one:.1f} and {several:.1f} µs: {several / one:.2f} times the CPU an event with {workers} workers")
     return 0
 
 

@@ -111,7 +111,7 @@ async def run(load: Load, *, profile: bool = False, told: Any = lambda line: Non
         book = rulebook()
         async with Embedded(folder, keep=False) as parts:
             await create_topics(parts.bootstrap, wanted_topics(book.triggers))
-            bench = _Bench(parts, rules, book, profile)
+            bench = Bench(parts, rules, book, profile)
             empty_bytes = await bench.store_bytes()
             shop = Shop(load)
             base = await bench.stretch(shop.base())
@@ -134,15 +134,20 @@ async def run(load: Load, *, profile: bool = False, told: Any = lambda line: Non
             )
 
 
-class _Bench:
-    """The parts, and how far the log has got."""
+class Bench:
+    """The parts, and how far the log has got.
+
+    Attributes:
+        env: the settings of workers.
+        store: what they write to.
+    """
 
     def __init__(self, parts: Embedded, rules: Path, book: Rulebook, profile: bool) -> None:
         self.store = RedisStore(parts.redis_url)
         self._parts = parts
         self._book = book
         self._profile = profile
-        self._env = {
+        self.env = {
             "OPPORTUNE_BOOTSTRAP": parts.bootstrap,
             "OPPORTUNE_REDIS_URL": parts.redis_url,
             "OPPORTUNE_SECRET": "00" * 16,
@@ -163,15 +168,15 @@ class _Bench:
         """Publish these events, and run a worker over them."""
         count = await self._publish(events)
         self._published += count
-        before = {server.name: _cpu_s(server) for server in self._parts.servers}
+        before = {server.name: cpu_s(server) for server in self._parts.servers}
         found = await self._worker()
-        others = {server.name: _cpu_s(server) - before[server.name] for server in self._parts.servers}
+        others = {server.name: cpu_s(server) - before[server.name] for server in self._parts.servers}
         made = await self._result(count, found, others)
         self._taken, self._commands = found["taken"], found["commands"]
         return made
 
     async def _publish(self, events: Iterable[tuple[str, Event]]) -> int:
-        log = KafkaLog(read(self._env).own)
+        log = KafkaLog(read(self.env).own)
         await log.start()
         count = 0
         waiting: list[Record] = []
@@ -193,7 +198,7 @@ class _Bench:
             str(self._published),
             str(self._taken),
             *(["--profile"] if self._profile else []),
-            env={**os.environ, **self._env},
+            env={**os.environ, **self.env},
             stdout=asyncio.subprocess.PIPE,
         )
         try:
@@ -307,7 +312,7 @@ class _Bench:
         return found
 
 
-def _cpu_s(server: Server) -> float:
+def cpu_s(server: Server) -> float:
     """CPU time of a server so far; 0 where the system does not tell."""
     try:
         fields = Path(f"/proc/{server.pid}/stat").read_text().rpartition(")")[2].split()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from opportune.bench.command import main
+from opportune.bench.command import compare, main
 
 
 def test_the_bench_prints_the_same_digests_each_time() -> None:
@@ -17,6 +17,13 @@ def test_the_bench_prints_the_same_digests_each_time() -> None:
         runs.append(re.findall(r"digest ([0-9a-f]{16})", text))
     assert len(runs[0]) == 2
     assert runs[0] == runs[1]
+
+
+def test_two_workers_are_compared_with_one_at_a_rate_that_both_carry() -> None:
+    lines: list[str] = []
+    assert compare(2, 50, lines.append, size="smoke") == 0
+    assert [line.split()[0] for line in lines[1:3]] == ["1", "2"]
+    assert re.fullmatch(r"  medians [\d.]+ and [\d.]+ µs: [\d.]+ times the CPU an event with 2 workers", lines[3])
 
 
 def test_an_unknown_size_is_told() -> None:
