@@ -35,6 +35,8 @@ rules_app = typer.Typer(no_args_is_help=True, help="Look at rule files.")
 app.add_typer(rules_app, name="rules")
 topics_app = typer.Typer(no_args_is_help=True, help="Make or check the topics that the rules need.")
 app.add_typer(topics_app, name="topics")
+store_app = typer.Typer(no_args_is_help=True, help="Move what the store holds.")
+app.add_typer(store_app, name="store")
 profile_app = typer.Typer(no_args_is_help=True, help="Edit, erase, merge or un-merge people. Each prints a receipt.")
 app.add_typer(profile_app, name="profile")
 segment_app = typer.Typer(no_args_is_help=True, help="List, export and form segments.")
@@ -163,6 +165,19 @@ def rebuild(
     from opportune.rebuild import run
 
     run(os.environ, until, Terminal(stderr=True))
+
+
+@store_app.command("copy")
+def store_copy(
+    to: Annotated[str, typer.Option(help="URL of an empty server, or of any node of an empty Cluster.")],
+    to_cluster: Annotated[bool, typer.Option("--to-cluster", help="It is a Redis Cluster.")] = False,
+) -> None:
+    """Copy all that the store of the settings holds, workers being stopped; the old one stays as it is."""
+    from opportune.moving import copied
+
+    own = stream_settings.read(os.environ).own
+    count = asyncio.run(copied(own, to, to_cluster=to_cluster))
+    print(f"{count} keys copied; point OPPORTUNE_REDIS_URL there, and start the workers")
 
 
 @rules_app.command("check")

@@ -50,7 +50,7 @@ async def _opened(env: Mapping[str, str]) -> AsyncIterator[tuple[DeadLetters, Ca
     agreed, own = stream_settings.read(env)
     secret = bytes.fromhex(agreed.secret)
     write_keys = connectors.settings.read(env).write_keys
-    store, log = RedisStore(own.redis_url), KafkaLog(own)
+    store, log = RedisStore.of(own), KafkaLog(own)
     commands = Commands(store, log, secret, SystemIds(), on_logs_clock=agreed.clock == "log")
     options = {"bootstrap_servers": own.bootstrap, **security(own)}
     try:

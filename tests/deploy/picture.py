@@ -11,7 +11,7 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
-from random import Random  # noqa: TID251 - seeded
+from random import Random  # noqa: TID251 - seeded: the same shop every time
 from typing import Any, Final
 
 import httpx
