@@ -21,6 +21,7 @@ import connectors.clock
 import connectors.settings
 import console.settings
 from opportune import logs
+from opportune.traces import Spans
 from profiles.errors import BadDocument, OpportuneError, Refused
 from profiles.ids import message_hash
 from stream import settings as stream_settings
@@ -94,7 +95,7 @@ def worker() -> None:
     from stream.worker import run
 
     settings = stream_settings.read(os.environ)
-    logs.configure(settings.own.log_format, settings.own.log_level)
+    logs.configure(settings.own.log_format, settings.own.log_level, _spans(settings.own, "opportune-worker"))
     wrong = asyncio.run(violations(settings))
     if wrong:
         raise Refused("the worker does not start:\n" + "\n".join(wrong))
@@ -109,12 +110,16 @@ def collector() -> None:
     from stream.store import RedisStore
 
     settings = connectors.settings.read(os.environ)
-    logs.configure(settings.log_format, settings.log_level)
+    logs.configure(settings.log_format, settings.log_level, _spans(settings, "opportune-collector"))
     if not settings.catalogue_url:
         run(settings)
         return
     shelf, store = Shelf(PRODUCTS_MAX), RedisStore(settings.catalogue_url)
     run(settings, shelf.goods, lambda: shelf.follow(store))
+
+
+def _spans(told: connectors.settings.Settings | stream_settings.Own, service: str) -> Spans | None:
+    return Spans(told.traces_url, service, told.traces_one_of) if told.traces_url else None
 
 
 @app.command()

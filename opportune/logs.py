@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import structlog
 
+from opportune.traces import TRACED, Spans
 from stream.clock import monotonic_ms
 
 QUIET: Final = ("faust", "mode", "aiokafka", "uvicorn")
@@ -21,7 +22,7 @@ SELDOM_MS: Final = 10_000
 SELDOM_KEPT_MAX: Final = 1_000
 
 
-def configure(log_format: str, log_level: str) -> None:
+def configure(log_format: str, log_level: str, spans: Spans | None = None) -> None:
     """Let lines of this level and above be written; of the frameworks only warnings and worse.
 
     No message of ours holds personal data (R25), and theirs at these levels hold topics, offsets and tracebacks: places
@@ -30,6 +31,7 @@ def configure(log_format: str, log_level: str) -> None:
     Args:
         log_format: ``json`` or ``plain``.
         log_level: ``debug``, ``info``, ``warning`` or ``error``.
+        spans: takes what is told of events, whatever the level.
     """
     steps: list[Any] = [
         structlog.contextvars.merge_contextvars,
@@ -61,6 +63,12 @@ def configure(log_format: str, log_level: str) -> None:
     root.handlers[:] = [handler]
     level = logging.getLevelNamesMapping()[log_level.upper()]
     root.setLevel(level)
+    handler.setLevel(level)
+    if spans is not None:
+        for name in TRACED:
+            logger = logging.getLogger(name)
+            logger.setLevel(logging.DEBUG)
+            logger.handlers[:] = [spans]
     for name in QUIET:
         logging.getLogger(name).setLevel(max(level, logging.WARNING))
     handler.addFilter(_Seldom())

@@ -120,6 +120,16 @@ class Own:
             "word", "The least important lines that are written.", choices=("debug", "info", "warning", "error")
         ),
     )
+    traces_url: str = field(
+        default="",
+        metadata=_about(
+            "URL", "Where traces go, an OTLP receiver over HTTP like http://otel:4318; empty: nowhere, at no cost."
+        ),
+    )
+    traces_one_of: int = field(
+        default=100,
+        metadata=_about("events", "One event of so many is traced, the same ones in every process.", least=1),
+    )
     # Kafka, security.
     kafka_security: str = field(
         default="PLAINTEXT",

@@ -448,7 +448,8 @@ def _tell(source: str, admission: Admission) -> None:
     for topic, _, value in admission.records:
         if topic != DEAD_LETTERS:
             event = decode_event(value)
-            LOG.debug("accepted", extra={"message_hash": message_hash(source, event.message_id), "topic": topic})
+            name = message_hash(source, event.message_id)
+            LOG.debug("accepted", extra={"message_hash": name, "topic": topic, "received_ms": event.received_ms})
     for refusal in admission.refusals:
         LOG.debug("refused", extra={"source": source, "reason": refusal.reason, "place": refusal.place})
 
