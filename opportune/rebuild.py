@@ -68,7 +68,7 @@ def run(env: Mapping[str, str], until: str, terminal: Terminal) -> Found:
 
 
 async def _checked(settings: Settings) -> None:
-    store = RedisStore(settings.own.redis_url)
+    store = RedisStore.of(settings.own)
     try:
         await assert_empty(store)
     finally:
@@ -76,7 +76,7 @@ async def _checked(settings: Settings) -> None:
 
 
 async def _register(settings: Settings, secret: bytes, options: Mapping[str, Any]) -> dict[str, int]:
-    store, log = RedisStore(settings.own.redis_url), KafkaLog(settings.own)
+    store, log = RedisStore.of(settings.own), KafkaLog(settings.own)
     try:
         erasures = await Register(store, log, secret, options, settings.agreed.partitions).read()
     finally:
@@ -106,7 +106,7 @@ async def _said_last(settings: Settings, options: Mapping[str, Any]) -> int:
 async def _write(settings: Settings, found: Found, secret: bytes) -> int:
     agreed, own = settings
     book = rulebook.load(own.rules, zone=agreed.zone, currency=agreed.currency)
-    store, log = RedisStore(own.redis_url), KafkaLog(own)
+    store, log = RedisStore.of(own), KafkaLog(own)
     try:
         await log.start()
         written = await write(store, found, book, secret, SystemIds())
