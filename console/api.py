@@ -458,7 +458,7 @@ def _triggers(app: FastAPI, reader: Reader) -> None:
         address: Annotated[
             str, Query(max_length=400, description="Any address of the person; decisions under his others count too.")
         ] = "",
-        outcome: Literal["", "emitted", "suppressed"] = "",
+        outcome: Literal["", "emitted", "suppressed", "regret"] = "",
         reason: Annotated[str, Query(max_length=NAME_CHARS_MAX)] = "",
         limit: Annotated[int, Query(ge=1, le=DECISIONS_MAX)] = 100,
     ) -> Response:

@@ -15,15 +15,15 @@ from typing import Any, Final
 
 import msgpack
 
-from profiles.state import Cart, Consent, Instance, Line, Order, Profile, Refund, Session, Trait
+from profiles.state import Cart, Consent, Instance, Line, Order, Profile, Refund, Sent, Session, Trait
 
-VERSION: Final = 3
+VERSION: Final = 4
 
 _pack: Callable[[Any], bytes] = msgpack.Packer(autoreset=True).pack
 _unpack = msgpack.unpackb
 
 _FORWARD, _LINKS, _RING, _TRAITS, _CONSENTS, _AGGS, _ORDERS, _CARTS = (1 << i for i in range(8))
-_SESSION, _MEMBERS, _TIMERS, _RUNS, _ENTRIES, _HELD, _ERASED, _INTEREST = (1 << i for i in range(8, 16))
+_SESSION, _MEMBERS, _TIMERS, _RUNS, _ENTRIES, _HELD, _ERASED, _INTEREST, _SENT = (1 << i for i in range(8, 17))
 
 UPGRADES: Final[dict[int, Callable[[list[Any]], list[Any]]]] = {
     1: lambda fields: [
@@ -31,6 +31,7 @@ UPGRADES: Final[dict[int, Callable[[list[Any]], list[Any]]]] = {
         *fields[1:],
     ],  # 2 may hold ``erased_ms``, and a link without a forwarder; else they are alike.
     2: lambda fields: [3, *fields[1:]],  # 3 may hold ``interest``.
+    3: lambda fields: [4, *fields[1:]],  # 4 may hold letters that went out.
 }
 """Version n -> the fields of version n + 1, from the fields of n."""
 
@@ -107,6 +108,9 @@ def encode(profile: Profile) -> bytes:
     if p.interest:
         flags |= _INTEREST
         add(p.interest)
+    if p.sent:
+        flags |= _SENT
+        add(p.sent)
     fields[4] = flags
     return _pack(fields)
 
@@ -174,6 +178,8 @@ def _decode(address: str, fields: list[Any]) -> Profile:
         p.erased_ms = next(parts)
     if flags & _INTEREST:
         p.interest = next(parts)
+    if flags & _SENT:
+        p.sent = [Sent(*one) for one in next(parts)]
     if next(parts, parts) is not parts:
         raise ValueError("more parts than its flags name")
     return p

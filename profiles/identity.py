@@ -11,7 +11,7 @@ from typing import Any
 
 from profiles import carts, orders, people, sessions
 from profiles.ids import kind_of, strength
-from profiles.state import LINKS_MAX, RING_MAX, Instance, Profile
+from profiles.state import LINKS_MAX, RING_MAX, SENT_MAX, Instance, Profile
 from profiles.wire import Event
 
 Merges = Mapping[int, tuple[Callable[[Any, Any, int], Any], int]]
@@ -71,6 +71,7 @@ def absorbed(profile: Profile, other: Profile, merges: Merges, rank: people.Rank
             profile.entries[name] = [mine_entry[0] + entry[0], max(mine_entry[1], entry[1])]
         else:
             profile.entries[name] = max(mine_entry, entry)
+    profile.sent = sorted({*profile.sent, *other.sent})[-SENT_MAX:]
     ended: list[Instance] = []
     for name, run in other.runs.items():
         mine_run = profile.runs.get(name)

@@ -24,6 +24,7 @@ LINKS_MAX: Final = 100
 TRAITS_MAX: Final = 200
 CART_LINES_MAX: Final = 50
 CARTS_MAX: Final = 5
+SENT_MAX: Final = 8
 
 COUNTING: Final = ("paid", "shipped", "delivered")
 VOID: Final = ("cancelled", "returned")
@@ -68,6 +69,23 @@ class Refund(NamedTuple):
     at_ms: int
     amount_minor: int
     lines: tuple[tuple[str, int], ...]
+
+
+class Sent(NamedTuple):
+    """A letter that went out, kept for what may be told late of the time before it.
+
+    Attributes:
+        at_ms: when it was decided.
+        trigger, key, step, opened_by, occasion, opened_ms: of its journey; together they are its id.
+    """
+
+    at_ms: int
+    trigger: str
+    key: str
+    step: str
+    opened_by: str
+    occasion: str
+    opened_ms: int
 
 
 class Order:
@@ -181,6 +199,7 @@ class Profile:
             ``age:<trigger>``, ``out:<trigger>:<product>``, ``run:<trigger>:<key>``.
         runs: ``trigger:key`` -> the live journey.
         entries: trigger -> [times entered, last entry]; for re-entry.
+        sent: the newest letters that may be regretted, oldest first (rules/regrets.py).
         erased_ms: what happened up to then was erased; 0: nothing was (profiles/erasure.py).
         held: inputs that wait for an alarm's gate, oldest first (docs/decisions).
         interest: products of whose news the shard's index says that they may interest him.
@@ -209,6 +228,7 @@ class Profile:
         "ring",
         "runs",
         "seen_ms",
+        "sent",
         "session",
         "timers",
         "traits",
@@ -233,6 +253,7 @@ class Profile:
         self.timers: dict[Any, int] = {}
         self.runs: dict[str, Instance] = {}
         self.entries: dict[str, list[int]] = {}
+        self.sent: list[Sent] = []
         self.erased_ms = 0
         self.held: list[list[Any]] = []
         self.interest: list[str] = []

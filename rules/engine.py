@@ -51,7 +51,7 @@ from profiles.wire import (
 )
 from rules import published, records
 from rules.interest import interesting
-from rules.journeys import AT, RUN, Journeys, kept_of
+from rules.journeys import AT, LATE_MS, RUN, kept_of
 from rules.outcome import DUPLICATE, ERASED, FORWARDED, HELD, REFUSED, THROTTLED, Step
 from rules.predicates import value_at
 from rules.program import (
@@ -59,6 +59,7 @@ from rules.program import (
     Chance,
     key_of,
 )
+from rules.regrets import Regrets
 from rules.rulebook import Rulebook
 from rules.spec import GOAL_REACHED, Field
 
@@ -176,7 +177,7 @@ def content(kept: Kept, rulebook: Rulebook) -> tuple[str, bytes]:
     return "", orjson.dumps({"timer": name, "kind": kind, "due": iso(due_ms)})
 
 
-class _Turn(Journeys):
+class _Turn(Regrets):
     """One call of ``step``."""
 
     __slots__ = ("gate_ms", "is_moved", "kept", "next_ms", "without")
@@ -480,8 +481,10 @@ class _Turn(Journeys):
                 if trigger.keeps:
                     chance = replace(chance, context={**chance.context, "event": kept_of(event, trigger)})
                 self._enter(trigger, key_of(event, trigger.key), chance, now_ms, cause, event.at_ms)
+        if p.sent and event.at_ms < p.sent[-1].at_ms and not event.backfill:
+            self._regret(event, dirty, list(changed), now_ms)
         if changed:
-            self._segments_changed(changed, now_ms, cause)
+            self._segments_changed(changed, now_ms, cause, corrected=effective_ms < now_ms - LATE_MS)
         for goal in rb.goals_on.get(event.type, ()):
             if goal.where is None or goal.where(event.props):
                 self._happened(_goal_event(goal.name, event), now_ms, cause, effective_ms)
@@ -526,7 +529,9 @@ class _Turn(Journeys):
                 break
         return changed
 
-    def _segments_changed(self, changed: list[tuple[int, bool]], now_ms: int, cause: tuple[str, str]) -> None:
+    def _segments_changed(
+        self, changed: list[tuple[int, bool]], now_ms: int, cause: tuple[str, str], *, corrected: bool = False
+    ) -> None:
         for place, entered in changed:
             if self.rb.published_at >> place & 1:
                 self.looks |= self.rb.published_by
@@ -534,7 +539,8 @@ class _Turn(Journeys):
                 segment = self.rb.segments[place].name
                 word = "entered" if entered else "exited"
                 because = {"node": f"segment {segment} {word}", "value": iso(now_ms)}
-                self._enter(trigger, "", Chance(f"{segment}:{word}:{now_ms}", because), now_ms, cause)
+                chance = Chance(f"{segment}:{word}:{now_ms}", because)
+                self._enter(trigger, "", chance, now_ms, cause, corrected=corrected)
 
     # --- timers -------------------------------------------------------------------------------------------------
 

@@ -11,9 +11,9 @@ from typing import Any, Final
 from profiles import carts, consent, erasure
 from profiles.catalogue import Catalogue
 from profiles.ids import trigger_id
-from profiles.moments import FOREVER, Duration, day_number, day_start, iso
+from profiles.moments import DAY_MS, FOREVER, MINUTE_MS, Duration, day_number, day_start, iso
 from profiles.people import zone_of
-from profiles.state import Instance, Profile
+from profiles.state import SENT_MAX, Instance, Profile, Sent
 from profiles.wire import (
     ERASE,
     FORWARD,
@@ -62,6 +62,12 @@ AT: Final = "at:"
 NTH: Final = "nth:"
 RUN: Final = "run:"
 NEVER: Final = (-1,)
+DONE: Final = "done"
+"""What a moment counts as that sends no record of its own: the books of what is ``emitted`` are those of records."""
+REGRETTED_MS: Final = 30 * DAY_MS
+"""For how long a letter may be regretted: a till's receipt comes no later."""
+LATE_MS: Final = MINUTE_MS
+"""What happened longer ago than this when it is told, is told late."""
 
 
 class Journeys:
@@ -149,8 +155,13 @@ class Journeys:
         now_ms: int,
         cause: tuple[str, str],
         since_ms: int = FOREVER,
+        *,
+        corrected: bool = False,
     ) -> None:
-        """Open a journey, if it may be; one that is told late of (``since_ms``) may be over before it begins."""
+        """Open a journey, if it may be; one that is told late of (``since_ms``) may be over before it begins.
+
+        ``corrected``: what it stands on was told late; records say so.
+        """
         p = self.p
         name = f"{trigger.name}:{key}"
         if name in p.runs:
@@ -176,6 +187,8 @@ class Journeys:
             return
         run = p.runs[name] = Instance(trigger.name, key, trigger.revision, p.address, chance.occasion, now_ms, cause)
         run.context = {**chance.context, "because": [chance.because]}
+        if corrected or since_ms < now_ms - LATE_MS:
+            run.context["corrected"] = True
         if since_ms >= now_ms or not self._cancel_since(trigger, run, since_ms, now_ms):
             self._walk(trigger, run, now_ms)
 
@@ -466,6 +479,10 @@ class Journeys:
                 records.sent(p, trigger, run, emit, self.rb, payload, because, consented, now_ms, not_before_ms)
             )
             trigger.limits.count(p, now_ms)
+            if trigger.may_be_regretted:
+                p.sent.append(Sent(now_ms, run.trigger, run.key, emit.step, run.opened_by, run.occasion, run.opened_ms))
+                while len(p.sent) > SENT_MAX or p.sent[0].at_ms < now_ms - REGRETTED_MS:
+                    del p.sent[0]
             detail = {"template": filled(emit.template, run.context)}
             if emit.gives and "coupon" in run.context:
                 if run.context["coupon"].pop("owed", False):
@@ -542,7 +559,7 @@ class Journeys:
                 self._move(step.dest, step.name, step.adds, (run.trigger, run.occasion), now_ms)
             if step.adds:
                 p.entries[step.template] = [now_ms]
-        self._decide(run.trigger, step.step, run.opened_by, run.occasion, reason, detail, now_ms)
+        self._decide(run.trigger, step.step, run.opened_by, run.occasion, reason, detail, now_ms, DONE)
 
     def _move(self, dest: str, name: str, adds: bool, by: tuple[str, str], now_ms: int) -> None:
         if not adds:
@@ -577,7 +594,7 @@ class Journeys:
             command_id = trigger_id(run.trigger, step.step, run.opened_by, run.occasion)
             body = erasure.pack_asked(erasure.Asked(f"trigger:{run.trigger}"))
             self._send(Command(ERASE, self.p.address, "", (now_ms, command_id), body, now_ms))
-        self._decide(run.trigger, step.step, run.opened_by, run.occasion, reason, {}, now_ms)
+        self._decide(run.trigger, step.step, run.opened_by, run.occasion, reason, {}, now_ms, DONE)
 
     def _send(self, command: Command) -> None:
         """Send a command that no input of the log has caused: it goes out with the records, and is known by its own id."""
@@ -591,9 +608,17 @@ class Journeys:
         self._decide(run.trigger, task.step, run.opened_by, run.occasion, reason, detail, now_ms)
 
     def _decide(
-        self, trigger: str, step_name: str, opened_by: str, occasion: str, reason: str | None, detail: Any, now_ms: int
+        self,
+        trigger: str,
+        step_name: str,
+        opened_by: str,
+        occasion: str,
+        reason: str | None,
+        detail: Any,
+        now_ms: int,
+        counted_as: str = "emitted",
     ) -> None:
-        self.out.decisions.append((trigger, reason or "emitted"))
+        self.out.decisions.append((trigger, reason or counted_as))
         self.out.records.append(
             records.decided(self.p, trigger, step_name, opened_by, occasion, reason, detail, now_ms)
         )

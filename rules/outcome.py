@@ -27,7 +27,7 @@ class Step:
         records: to be published, in order.
         commands: to other addresses; the shell adds the coordinates of their cause.
         members: (segment, is a member now) for the indexes; the last word on a segment counts.
-        decisions: (trigger, reason or "emitted"), for the metrics.
+        decisions: (trigger, reason, or "emitted", or "done" where no record goes out), for the metrics.
         receipts: (an operator's command, JSON of what became of it); no values of the person, ever (R24).
         erased: the receipt of an erasure: the profile is a tombstone now.
         coupons: stems of the coupons in ``records``: the shell completes their codes (``profiles.wire.completed``).

@@ -47,6 +47,7 @@ class Entry:
         counted: how often it has come so far, as the profile itself implies; each time more is an occasion.
         reads: what ``timers`` or ``counted`` look at.
         interest: news of a product, told to whom it may interest.
+        stays: ``timers`` go on telling an instant that is past, unless what it stands on changes.
     """
 
     types: tuple[str, ...] = ()
@@ -57,6 +58,7 @@ class Entry:
     counted: Callable[[Profile], int] | None = None
     reads: Reads = frozenset()
     interest: Interest | None = None
+    stays: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,6 +317,11 @@ class CompiledTrigger:
     origins: tuple[str, ...] = ()
     says: str = ""
     document: Any = None
+
+    @property
+    def may_be_regretted(self) -> bool:
+        """Whether anything told late could show that its letters should not have gone."""
+        return bool(self.cancel) or bool(self.entry.segment) or self.entry.stays
 
     def hears(self) -> set[str]:
         """Event types that its live instances listen to."""

@@ -28,6 +28,7 @@ from profiles.wire import (
 from rules.program import CompiledTrigger, Emit, Task, filled
 from rules.rulebook import Rulebook
 
+REGRET: Final = "regret"
 _LATE_MS: Final = MINUTE_MS
 """Decided later than this after it was due, a moment has waited for something that was down."""
 
@@ -108,7 +109,7 @@ def sent(
         "payload": payload,
         "because": because,
         "cause": {"event": run.cause[0], "message_id": run.cause[1]},
-        "corrected": False,
+        "corrected": run.context.get("corrected", False),
     }
     return Record(trigger_topic(run.trigger), profile.address, orjson.dumps(value))
 
@@ -222,12 +223,13 @@ def decided(
     detail: Any,
     now_ms: int,
 ) -> Record:
-    """The one decision of an eligible moment: emitted, or suppressed and why (D7)."""
+    """The one decision of an eligible moment: emitted, or suppressed and why (D7). ``regret`` is none of a moment but of a letter
+    that went out."""
     value = {
         "decision_id": trigger_id(trigger, step, opened_by, occasion),
         "trigger": trigger,
         "step": step,
-        "outcome": "emitted" if reason is None else "suppressed",
+        "outcome": "emitted" if reason is None else reason if reason == REGRET else "suppressed",
         "reason": reason,
         "detail": detail,
         "address": profile.address,

@@ -91,7 +91,8 @@ LAG: Final = Gauge("opportune_buffered_events", "Inputs read and not yet applied
 CACHE: Final = Counter("opportune_cache_lookups_total", "Profiles looked up in the worker's cache.", ["result"])
 DECISIONS: Final = Counter(
     "opportune_decisions_total",
-    "Decisions by trigger and reason; `emitted` is one of the reasons, so their sum is the eligible moments.",
+    "Decisions by trigger and reason; `emitted` is one of the reasons, and `done` where no record goes out (an audience, an erasure), so their "
+    "sum is the eligible moments; `regret` apart, which is a second one, of a letter that should not have gone.",
     ["trigger", "reason"],
 )
 CHANGES: Final = Counter(

@@ -186,7 +186,7 @@ TRIGGERS: Final = (
     Panel(
         "Decisions",
         "ops",
-        (("sum by (trigger) (rate(opportune_decisions_total[5m]))", "{{trigger}}"),),
+        (("sum by (trigger) (rate(opportune_decisions_total{reason!='regret'}[5m]))", "{{trigger}}"),),
         "Every eligible moment ends in one.",
     ),
     Panel(
@@ -195,7 +195,7 @@ TRIGGERS: Final = (
         (
             (
                 'sum by (trigger) (increase(opportune_decisions_total{reason="emitted"}[1h]))'
-                " / sum by (trigger) (increase(opportune_decisions_total[1h]))",
+                " / sum by (trigger) (increase(opportune_decisions_total{reason!='regret'}[1h]))",
                 "{{trigger}}",
             ),
         ),

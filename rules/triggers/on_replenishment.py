@@ -82,7 +82,7 @@ def _compile(node: Node, trigger: str, scope: Scope) -> Entry:
         )
         return True
 
-    return Entry(timers=timers, reads=frozenset({("part", ORDERS)}))
+    return Entry(timers=timers, reads=frozenset({("part", ORDERS)}), stays=True)
 
 
 def _purchases(profile: Profile, category: str, *, by_product: bool) -> dict[tuple[str, str], list[tuple[int, int]]]:

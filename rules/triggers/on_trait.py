@@ -37,7 +37,7 @@ def _compile(node: Node, trigger: str, scope: Scope) -> Entry:
     if ways[0] == "reaches_age":
         if reader.kind in ("number", "money", "span", "text"):
             named.wrong(f"trait: one that is a time wanted, got a {reader.kind}")
-        return Entry(timers=_age(path, reader, value.duration(), scope), reads=reader.reads)
+        return Entry(timers=_age(path, reader, value.duration(), scope), reads=reader.reads, stays=True)
     if reader.kind not in _NUMBERS:
         named.wrong(f"trait: a number wanted, got a {reader.kind}")
     if ways[0] == "crosses":

@@ -106,7 +106,8 @@ def event(chance: Random, address: str, at_ms: int, number: int, bought: dict[st
             "birth_date": f"1990-{chance.randint(1, 6):02}-{chance.randint(1, 28):02}",
             "timezone": chance.choice(["Europe/Berlin", "Asia/Tokyo", "America/New_York"]),
         }
-    made = Event(f"m{number}", "web", kind, at_ms, at_ms, address, props=by_kind.get(kind, {}), traits=traits)
+    late_ms = chance.randint(0, 3 * DAY_MS) if kind == "order_completed" and chance.random() < 0.3 else 0
+    made = Event(f"m{number}", "web", kind, at_ms - late_ms, at_ms, address, props=by_kind.get(kind, {}), traits=traits)
     made.seen_ms = at_ms
     return made
 
@@ -121,13 +122,16 @@ def test_each_eligible_moment_has_exactly_one_decision_and_what_went_out_was_dec
     sent: Counter[str] = Counter()
     counts: Counter[tuple[str, str]] = Counter()
     coupons: set[str] = set()
+    regrets: list[dict[str, Any]] = []
     bought: dict[str, str] = {}
 
     def do(profile: Profile, given: Event | Wake) -> None:
         done = step(profile, given, rulebook)
         for record in done.records:
             value = json.loads(record.value)
-            if record.topic == DECISIONS:
+            if record.topic == DECISIONS and value["outcome"] == "regret":
+                regrets.append(value)
+            elif record.topic == DECISIONS:
                 assert value["decision_id"] not in decided, (decided[value["decision_id"]], value)
                 decided[value["decision_id"]] = value
             elif record.topic.startswith(TRIGGERS_PREFIX):
@@ -138,7 +142,7 @@ def test_each_eligible_moment_has_exactly_one_decision_and_what_went_out_was_dec
             elif record.topic == COUPONS:
                 assert value["coupon_id"] not in coupons
                 coupons.add(value["coupon_id"])
-        counts.update(done.decisions)
+        counts.update(one for one in done.decisions if one[1] != "regret")
 
     at_ms, pings, last_ms = START_MS, 0, START_MS
     for number in range(EVENTS // 3):
@@ -160,6 +164,9 @@ def test_each_eligible_moment_has_exactly_one_decision_and_what_went_out_was_dec
     listed = {name for name in emitted if "audience" in decided[name]["detail"]}
     assert listed
     assert set(sent) == emitted - listed
+    # What is regretted went out, and is regretted once.
+    assert len({one["detail"]["trigger_id"] for one in regrets}) == len(regrets) > 0
+    assert {one["detail"]["trigger_id"] for one in regrets} <= set(sent)
     assert set(sent.values()) == {1}
     assert len(decided) == len(emitted) + sum(suppressed.values()) == sum(counts.values())
     assert sum(1 for one in decided.values() if one["trigger"] == "counted") == pings

@@ -23,6 +23,7 @@ from profiles.state import (
     Order,
     Profile,
     Refund,
+    Sent,
     Session,
     Trait,
 )
@@ -78,6 +79,7 @@ def full_profile() -> Profile:
     run.at, run.due_ms, run.context = 2, 70, {"because": [{"node": "n", "value": None}]}
     p.entries, p.held = {"t": [1, 5], "at:u:": [9]}, [[70, "forward", b"\x00\xff"]]
     p.erased_ms, p.interest = 3, ["mug"]
+    p.sent = [Sent(8, "t", "k", "1", ADDRESS, "occasion", 5)]
     return p
 
 
@@ -109,14 +111,14 @@ VERSION_2: Final = bytes.fromhex(
 
 def test_a_profile_that_version_2_wrote_is_read_as_it_was() -> None:
     found = decode(ADDRESS, VERSION_2)
-    assert profile_shape(found, "interest") == profile_shape(full_profile(), "interest")
+    assert profile_shape(found, "interest", "sent") == profile_shape(full_profile(), "interest", "sent")
     assert found.interest == []
 
 
 def test_a_profile_that_version_1_wrote_is_read_as_it_was() -> None:
-    wanted = profile_shape(full_profile(), "erased_ms", "interest")
+    wanted = profile_shape(full_profile(), "erased_ms", "interest", "sent")
     found = decode(ADDRESS, VERSION_1)
-    assert profile_shape(found, "erased_ms", "interest") == wanted
+    assert profile_shape(found, "erased_ms", "interest", "sent") == wanted
     assert found.erased_ms == 0
 
 
@@ -165,7 +167,7 @@ def test_a_damaged_blob_is_refused_or_read_but_never_breaks_the_reader(data: st.
 
 
 @pytest.mark.parametrize(
-    "fields", [[], [4, 0, 0, -1, 0], [0, 0, 0, -1, 0], ["1", 0, 0, -1, 0], [1], [1, 0, 0, -1, 1], {1: 2}]
+    "fields", [[], [5, 0, 0, -1, 0], [0, 0, 0, -1, 0], ["1", 0, 0, -1, 0], [1], [1, 0, 0, -1, 1], {1: 2}]
 )
 def test_what_is_of_no_version_we_know_is_refused(fields: Any) -> None:
     with pytest.raises(BadBlob):
@@ -180,10 +182,10 @@ def test_an_older_version_is_upgraded_step_by_step(monkeypatch: pytest.MonkeyPat
         steps.append(fields[0])
         return [fields[0] + 1, *fields[1:]]
 
-    monkeypatch.setattr(codec, "VERSION", 5)
-    monkeypatch.setattr(codec, "UPGRADES", {3: upgrade, 4: upgrade})
+    monkeypatch.setattr(codec, "VERSION", 6)
+    monkeypatch.setattr(codec, "UPGRADES", {4: upgrade, 5: upgrade})
     assert profile_shape(decode(ADDRESS, old)) == profile_shape(full_profile())
-    assert steps == [3, 4]
+    assert steps == [4, 5]
 
 
 @pytest.mark.invariant("R26")

@@ -117,3 +117,89 @@ def test_a_pending_moment_goes_by_what_is_known_when_it_is_due() -> None:
         """,
         SHOP,
     )
+
+
+LETTERS = """
+    trigger lapsed = {on: {trait: last_order_at, reaches_age: P30D}, cancel_on: [{event: order_completed}], steps: [{emit: come_back}, {wait: P3D}, {emit: again}]}
+    trigger cart = {on: {event: product_added}, key: cart_id, cancel_on: [{event: order_completed, match: cart_id}], steps: [{wait: PT2H}, {emit: left}]}
+    trigger silent = {on: {segment: silent, change: entered}, steps: [{emit: silent}]}
+    segment silent = {did_not: order, window: {within: P20D}, known_for: P1D}
+    trigger bill = {on: {event: order_completed}, steps: [{emit: bill}]}
+"""
+
+
+@pytest.mark.mechanic("D7")
+def test_a_letter_that_something_told_late_shows_to_have_been_wrong_is_regretted_once() -> None:
+    done = check(
+        f"""{LETTERS}
+        0d    ana  order_completed order_id=1 total=10
+        0d    eve  order_completed order_id=2 total=10
+        30d   ana  expect emits lapsed/come_back 1, emits silent 1
+        31d   ana  order_completed order_id=3 total=10 late=4d
+        31d   ana  order_completed order_id=4 total=10 late=3d
+        31d   ana  expect suppressed lapsed regret, suppressed lapsed cancelled, suppressed silent regret 0
+        # What happens after the letter is what it was for.
+        31d   eve  order_completed order_id=5 total=10
+        32d   eve  expect suppressed lapsed regret 0, suppressed lapsed cancelled
+        40d   eve  product_added product=mug cart_id=c
+        41d   eve  order_completed order_id=6 total=10 cart_id=other late=23h
+        41d   eve  expect emits cart 1, suppressed cart regret 0
+        41d   eve  order_completed order_id=7 total=10 cart_id=c late=23h
+        41d   eve  order_completed order_id=8 total=10 cart_id=c late=22h30m
+        41d   eve  expect suppressed cart regret, suppressed bill regret 0
+        """
+    )
+    [told] = [one for one in done.decisions("lapsed") if one["outcome"] == "regret"]
+    [sent] = [one for one in done.sent("lapsed") if one["profile"]["address"] == "user:ana"]
+    assert told["reason"] == "regret"
+    assert told["detail"]["trigger_id"] == sent["trigger_id"]
+    assert told["detail"]["by"] == "order_completed"
+    assert (told["detail"]["sent_at"], told["detail"]["happened_at"]) == (
+        sent["at"],
+        iso(START_MS + 27 * DAY_MS),
+    )
+    assert told["decision_id"] != sent["trigger_id"]
+
+
+def test_a_segments_letter_is_regretted_when_what_is_told_late_takes_the_segment_back() -> None:
+    check(
+        f"""{LETTERS}
+        0d    ana  order_completed order_id=1 total=10
+        20d   ana  expect emits silent 1
+        22d   ana  order_completed order_id=2 total=10 late=3d
+        22d   ana  expect suppressed silent regret
+        39d   ana  expect emits silent 2            # so long after the order that was told late
+        40d   ana  order_completed order_id=3 total=10
+        40d   ana  expect suppressed silent regret
+        """
+    )
+
+
+def test_two_who_turn_out_to_be_one_keep_what_may_be_regretted_and_history_regrets_nothing() -> None:
+    check(
+        f"""{LETTERS}
+        0d    anon:x  product_added product=mug cart_id=c
+        1d    ana     registered id=anon:x
+        1d    ana     expect emits cart 0
+        2d    ana     order_completed order_id=1 total=10 cart_id=c late=47h
+        2d    ana     expect suppressed cart regret
+        3d    eve     product_added product=mug cart_id=c
+        4d    eve     order_completed order_id=2 total=10 cart_id=c late=23h backfill=true
+        4d    eve     expect emits cart 1, suppressed cart regret 0
+        """
+    )
+
+
+def test_a_letter_that_stands_on_something_told_late_says_so() -> None:
+    done = check(
+        f"""{LETTERS}
+        segment big = {{did: order, sum: {{field: total, gte: 100}}}}
+        trigger big = {{on: {{segment: big, change: entered}}, steps: [{{emit: big}}]}}
+        0d  ana  order_completed order_id=1 total=200 late=2d
+        0d  eve  order_completed order_id=2 total=200
+        0d  ana  expect emits big 1, emits bill 1
+        0d  eve  expect emits big 1, emits bill 1
+        """
+    )
+    assert [one["corrected"] for one in done.sent("big")] == [True, False]
+    assert [one["corrected"] for one in done.sent("bill")] == [True, False]

@@ -38,9 +38,9 @@ def test_who_left_a_cart_is_advertised_to_until_he_orders_and_once_each_time() -
         0h   ana  identified email=Ana@Shop.de phone=+49301234567
         0h   ana  product_added product=mug
         1h   ana  expect audience yandex/carts out
-        2h   ana  expect audience yandex/carts in, suppressed carts emitted
+        2h   ana  expect audience yandex/carts in, suppressed carts done
         3h   ana  product_added product=pen
-        9h   ana  expect audience yandex/carts in, suppressed carts emitted 2
+        9h   ana  expect audience yandex/carts in, suppressed carts done 2
         10h  ana  order_completed order_id=1 product=mug price=1
         10h  ana  expect audience yandex/carts out
         11h  ana  order_completed order_id=2 product=mug price=1
@@ -111,7 +111,7 @@ def test_who_answers_no_last_letter_is_erased_a_day_after_it_and_a_sign_of_life_
         0h   ana  registered
         0h   ana  product_added product=mug
         23h  ana  expect in quiet, audience yandex/carts in
-        24h  ana  expect out quiet, audience yandex/carts out, suppressed last emitted 2, alarm none
+        24h  ana  expect out quiet, audience yandex/carts out, suppressed last done, alarm none
         30h  ana  page_viewed                        # what a shop goes on telling of somebody does not bring him back
         30h  ana  expect outcome erased
         48h  ana  registered
@@ -124,7 +124,7 @@ def test_who_answers_no_last_letter_is_erased_a_day_after_it_and_a_sign_of_life_
         f"""{rules}
         0h   ana  registered
         23h  ana  page_viewed
-        9d   ana  expect in quiet, suppressed last cancelled, suppressed last emitted 1
+        9d   ana  expect in quiet, suppressed last cancelled, suppressed last done 0
         """
     )
 
