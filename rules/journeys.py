@@ -284,6 +284,8 @@ class Journeys:
                 and (missed := trigger.next_emit(operation.on_event)) is not None
             ):
                 self._decide(run.trigger, missed.step, run.opened_by, run.occasion, "unanswered", {}, now_ms)
+            if isinstance(operation, WaitFor) and trigger.keeps:
+                run.context["event"] = {}  # Branches ask about what was waited for, and it did not come.
             run.at = operation.on_timeout if isinstance(operation, WaitFor) else run.at + 1
         self._walk(trigger, run, now_ms)
 
