@@ -38,12 +38,13 @@ from rules.program import (
 from rules.versions import MIGRATIONS
 
 KEYS: Final = (
-    "class", "topic", "says", "on", "key", "when", "cancel_on", "restart_on", "re_entry", "expires", "consent", "quiet", "limits", "holdout", "max_age", "pace", "late_steps", "migration", "steps",
+    "class", "topic", "priority", "says", "on", "key", "when", "cancel_on", "restart_on", "re_entry", "expires", "consent", "quiet", "limits", "holdout", "max_age", "pace", "late_steps", "migration", "steps",
 )  # fmt: skip
 CLASSES: Final = ("marketing", "transactional")
 PACE_MS: Final = 10 * MINUTE_MS
 BASIC_STEPS: Final = ("wait", "wait_for", "emit", "branch", "exit")
 """Those that this module lays itself; the others are in ``rules/steps``."""
+PRIORITY_MAX: Final = 1_000
 _EXIT: Final = -1
 _KEYS_MAX: Final = 20
 
@@ -57,7 +58,7 @@ def compile_trigger(name: str, node: Node, scope: TriggerScope, *, enters: bool 
     entry = _entry(name, on, scope) if enters else _types_of(on, scope)
     when, key, kind, topic = node.get("when"), node.get("key"), node.get("class"), node.get("topic")
     again, max_age, says = node.get("re_entry"), node.get("max_age"), node.get("says")
-    late, migration = node.get("late_steps"), node.get("migration")
+    late, migration, priority = node.get("late_steps"), node.get("migration"), node.get("priority")
     kind_name = kind.choice(CLASSES) if kind is not None else CLASSES[0]
     topic_name = topic.text() if topic is not None else name
     policy = scope.policies.get(kind_name)
@@ -100,6 +101,7 @@ def compile_trigger(name: str, node: Node, scope: TriggerScope, *, enters: bool 
         limits=compile_limits(parts, names, scope),
         leaves=tuple(maker.leaves),
         expires=_expires(node.get("expires"), key),
+        priority=priority.integer(least=-PRIORITY_MAX, most=PRIORITY_MAX) if priority is not None else 0,
         migration=migration.choice(MIGRATIONS) if migration is not None else MIGRATIONS[0],
         origins=tuple(maker.origins),
         skips_late=late is not None and late.choice(("send", "skip")) == "skip",

@@ -335,7 +335,7 @@ class _Turn(Regrets):
             if due_ms >= gate_ms:
                 return False
             names = [name for name, ms in p.timers.items() if ms == due_ms]
-            name = names[0] if len(names) == 1 else min(names, key=str)
+            name = names[0] if len(names) == 1 else min(names, key=self._turn_of)
             doing, self.kept = self.kept, (_TIMER, name, due_ms)
             if self.kept in self.without:
                 self._drop(name, due_ms)
@@ -346,6 +346,15 @@ class _Turn(Regrets):
                 self._acted(("wake", f"{name}@{due_ms}"))
                 self.backfill = before
             self.kept = doing
+
+    def _turn_of(self, name: Any) -> tuple[int, int, str]:
+        """Of timers that are due in one instant, which comes first: segments; journeys, by priority and by name; a visit's end."""
+        if isinstance(name, int):
+            return 0, 0, str(name)
+        if name == sessions.TIMER:
+            return 2, 0, name
+        trigger = name.split(":", 2)[1]
+        return 1, -self.rb.priorities.get(trigger, 0), name
 
     def _drop(self, name: Any, due_ms: int) -> None:
         """Take out a timer that cannot be done, with what waits for it and would wait for ever."""

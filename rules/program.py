@@ -288,6 +288,7 @@ class CompiledTrigger:
         leaves: what takes somebody off the audiences that its steps put him on.
         limits: what holds its moments back beside consent.
         expires: what it cannot outlive.
+        priority: of several moments of one instant the greatest comes first, and takes what room there is under a cap.
         migration: what becomes of journeys under way when another version comes into force (``rules/versions.py``).
         origins: for each operation the step that it was made of, as text.
         skips_late: of several moments that were missed, only the newest goes out.
@@ -313,6 +314,7 @@ class CompiledTrigger:
     skips_late: bool = False
     leaves: tuple[Leaving, ...] = ()
     expires: Expiry | None = None
+    priority: int = 0
     migration: str = "drain"
     origins: tuple[str, ...] = ()
     says: str = ""

@@ -112,6 +112,8 @@ class Rulebook:
     leaving_on: dict[str, tuple[Leaving, ...]] = field(init=False)
     audiences: dict[str, tuple[CompiledTrigger, ...]] = field(init=False)
     """Audience -> the triggers that put people on it."""
+    priorities: dict[str, int] = field(init=False)
+    """Trigger -> its priority, where that is not 0."""
     hears_session_start: bool = field(init=False)
     interests: tuple[Interest, ...] = field(init=False)
     interest_types: frozenset[str] = field(init=False)
@@ -139,7 +141,8 @@ class Rulebook:
                     bit = self._bit(what, which)
                     self._readers_of[bit] = self._readers_of.get(bit, 0) | 1 << i
         self.aggregates_on = _grouped((name, kept) for kept in self.aggregates for name in kept.types)
-        triggers = self.triggers.values()
+        triggers = sorted(self.triggers.values(), key=lambda one: -one.priority)
+        self.priorities = {one.name: one.priority for one in triggers if one.priority}
         self.entering_on = _grouped((name, one) for one in triggers for name in one.entry.types)
         joined = [one for one in triggers if one.entry.interest is not None]
         self.interests = tuple(dict.fromkeys(one.entry.interest for one in joined if one.entry.interest is not None))

@@ -256,3 +256,22 @@ def test_the_proof_of_a_consent_says_which_text_was_shown_and_goes_along_when_ad
         "source": "checkout",
         "text": "v4",
     }
+
+
+@pytest.mark.mechanic("M69", "M70")
+def test_of_several_moments_of_one_instant_the_greatest_priority_takes_the_room() -> None:
+    check(
+        """
+        policies = {marketing: {limits: [{max: 1, per: P1D}]}}
+        segment looked = {did: page_viewed}
+        trigger a = {on: {event: page_viewed}, steps: [{emit: a}, {wait: P2D}, {emit: a2}]}
+        trigger b = {priority: 5, on: {event: page_viewed}, steps: [{emit: b}, {wait: P2D}, {emit: b2}]}
+        trigger c = {priority: -1, on: {event: page_viewed}, steps: [{emit: c}, {wait: P2D}, {emit: c2}]}
+        trigger d = {priority: 9, on: {segment: looked, change: entered}, steps: [{wait: P4D}, {emit: d}]}
+        trigger e = {on: {segment: looked, change: entered}, steps: [{wait: P4D}, {emit: e}]}
+        0d  ana  page_viewed
+        0d  ana  expect emits b 1, suppressed a frequency, suppressed c frequency
+        2d  ana  expect emits b/b2 1, suppressed a frequency 2, suppressed c frequency 2
+        4d  ana  expect emits d 1, suppressed e frequency
+        """
+    )
