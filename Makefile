@@ -6,7 +6,7 @@ JOBS ?= 3
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 STAMP := .venv/.made-from-lock
 
-.PHONY: env run test test-kafka check bench examples secrets lock clean
+.PHONY: env run test test-kafka faults check bench examples secrets lock clean
 .DELETE_ON_ERROR:
 
 env: $(STAMP)
@@ -29,6 +29,11 @@ test: env
 test-kafka: env
 	$(PYTEST) --real tests/parts $(wildcard tests/contracts tests/integration tests/deploy tests/faults)
 	$(PYTEST) --real -m kafka tests/connectors
+
+# Fault runs with real processes at their full size, a line each; FAULTS="F1 F3" and SEED=7 choose.
+SEED ?= 42
+faults: env
+	$(BIN)/python -m tests.faults.command $(FAULTS) --seed $(SEED)
 
 check: env
 	$(BIN)/ruff format --check .

@@ -1,0 +1,47 @@
+"""``make faults``: fault runs at their full size, one line each.
+
+python -m tests.faults.command F1 F3 --seed 7
+python -m tests.faults.command --short
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.faults.arena import run
+from tests.faults.plans import PLANS
+
+
+def main() -> int:
+    """Run what is asked for; 1 if one of them failed."""
+    asked = argparse.ArgumentParser(description=__doc__)
+    asked.add_argument("names", nargs="*", metavar="F", help=f"of {', '.join(PLANS)}; all unless given")
+    asked.add_argument("--seed", type=int, default=42)
+    asked.add_argument("--short", action="store_true", help="the size of the tests")
+    asked.add_argument("--times", type=int, help="how often the fault is done")
+    asked.add_argument("--events", type=int, help="how many events are told")
+    given = asked.parse_args()
+    unknown = [name for name in given.names if name not in PLANS]
+    if unknown:
+        asked.error(f"one of {', '.join(PLANS)} wanted, got {', '.join(unknown)}")
+    failed = 0
+    for name in given.names or PLANS:
+        plan = PLANS[name]
+        times, events = (plan.short_times, plan.short_events) if given.short else (plan.times, plan.events)
+        times, events = times if given.times is None else given.times, given.events or events
+        with tempfile.TemporaryDirectory(prefix=f"opportune-{name}-") as folder:
+            line, differs = asyncio.run(run(plan, given.seed, Path(folder), times, events))
+        sys.stdout.write(f"{line}\n")
+        sys.stdout.flush()
+        if not line.endswith(" PASS"):
+            failed += 1
+            sys.stderr.writelines(f"  {one}\n" for one in differs)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
