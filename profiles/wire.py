@@ -278,7 +278,7 @@ def decode_command(value: bytes) -> Command:
         if version != 1:
             raise ValueError(version)
         command = Command(kind, address, other, (link[0], link[1]), body, received_ms, Coordinates(*cause), backfill)
-    except (ValueError, TypeError, IndexError, msgpack.UnpackException) as error:
+    except (ValueError, TypeError, LookupError, msgpack.UnpackException) as error:
         raise BadInput("malformed", f"command value: version 1 wanted, {type(error).__name__}") from None
     shard, topic, offset, ordinal = command.cause
     is_sound = (
