@@ -1,5 +1,5 @@
-"""The API under ``/api/v1`` (DESIGN §6): profiles, explanations, segments, triggers, decisions, rules. It only reads; who
-bears the token may send the workers commands about people, and read their receipts.
+"""The API under ``/api/v1`` (DESIGN §6): profiles, explanations, segments, triggers, decisions, rules; commands about people
+and their receipts. Who may do what says console/callers.py; it writes nothing itself.
 
 What it shows of a profile is true *now*: the store's bytes are taken to the present by ``rules.explain``, so an alarm
 that is due and not handled yet shows already. What it shows of many (sizes, members) is what the workers have recorded.
@@ -12,23 +12,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hmac
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
-import orjson
-from fastapi import Depends, FastAPI, Query, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import StreamingResponse
 
-from connectors.clock import seconds
-from console import exports, lists, metrics, published, shapes
+from connectors.clock import SystemClock, seconds
+from console import exports, lists, metrics, projections, published, shapes
 from console.addresses import read_address
+from console.answers import PROBLEMS, Asked, json_answer, problem
+from console.callers import Callers, Pages
 from console.commands import Commands
 from console.decisions import DecisionReader, DecisionWindow
 from console.page import Page
@@ -61,21 +63,15 @@ DECISIONS_MAX: Final = 1_000
 MEMBERS_MAX: Final = 1_000
 NAME_CHARS_MAX: Final = 200
 
+PAGES: Final = ("/api/v1/site", "/api/v1/form")
+"""What pages of other origins may ask."""
+
 Scope = MutableMapping[str, Any]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
 FLIPS_MAX: Final = 3
 """Of so many segments one answer says what would turn it: each is a search of some ten milliseconds."""
-
-
-class Asked(Exception):
-    """The answer is no success."""
-
-    def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
 
 
 class Generation:
@@ -205,23 +201,35 @@ class Reader:
 
 
 class Desk(NamedTuple):
-    """Who takes commands about people: those who bear the token."""
+    """Who takes commands about people."""
 
-    token: str
     commands: Commands
     parter: Parter
 
 
-def make_app(reader: Reader, names: frozenset[str] = frozenset(), desk: Desk | None = None) -> Guarded:
+def make_app(
+    reader: Reader,
+    callers: Callers,
+    names: frozenset[str] = frozenset(),
+    *,
+    desk: Desk | None = None,
+    pages: Pages | None = None,
+    origins: Sequence[str] = (),
+    wall: Clock | None = None,
+) -> Guarded:
     """The ASGI app.
 
     Args:
-        desk: takes commands about people; without it the app only reads.
+        callers: who may ask for what.
         names: host names by which it may be asked; none: by any.
+        desk: takes commands about people; without it the app only reads.
+        pages: what pages may ask by; none: nothing.
+        origins: of pages that may ask.
+        wall: by which the tokens of pages end; the machine's clock unless given.
     """
     app = FastAPI(
         title="Opportune",
-        summary="Profiles, segments, triggers and decisions of one installation; commands about people by token.",
+        summary="Profiles, segments, triggers and decisions of one installation; commands about people.",
         version="1",
         openapi_url="/api/openapi.json",
         docs_url=None,
@@ -229,22 +237,45 @@ def make_app(reader: Reader, names: frozenset[str] = frozenset(), desk: Desk | N
         redirect_slashes=False,
     )
     _answers_to_errors(app)
-    _profiles(app, reader)
-    _segments(app, reader)
-    _triggers(app, reader)
-    _people(app, desk)
+
+    def scoped(scope: str, *register: Callable[[APIRouter], None]) -> None:
+        routes = APIRouter(dependencies=[_may(callers, scope)])
+        for one in register:
+            one(routes)
+        app.include_router(routes)
+
+    # An address may hold slashes, so the longer paths stand first.
+    scoped("hint", partial(projections.hints, reader=reader))
+    scoped("read", *(partial(one, reader=reader) for one in (_profiles, _segments, _triggers)))
+    _people(app, desk, callers)
+    public = APIRouter()
+    projections.pages(public, reader, pages or Pages(""), wall or SystemClock())
+    app.include_router(public)
     _health(app, reader)
-    return Guarded(app, names)
+    return Guarded(app, names, origins)
+
+
+_BEARER: Final = HTTPBearer(auto_error=False, description="A token of OPPORTUNE_API_TOKEN or OPPORTUNE_API_TOKENS.")
+
+
+def _may(callers: Callers, *scopes: str) -> Any:
+    """A dependency: that who asks may do one of these."""
+    wanted = f"token: one with the scope {' or '.join(scopes)} wanted"
+
+    def admitted(shown: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]) -> None:
+        if not any(map(callers.some_may, scopes)):
+            raise Asked(403, "read_only", f"{wanted} in the API's settings, got none")
+        caller = callers.of(shown.credentials if shown is not None else None)
+        may = caller is not None and any(map(caller.may, scopes))
+        if caller is None or (shown is None and not may):
+            raise Asked(401, "no_token", "Authorization: Bearer and a token of this API wanted, got something else")
+        if not may:
+            raise Asked(403, "no_scope", f"{wanted}, got one without")
+
+    return Depends(admitted)
 
 
 # --- profiles -----------------------------------------------------------------------------------------------------
-
-_PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
-    400: {"model": shapes.Problem, "description": "What was asked is not well formed."},
-    404: {"model": shapes.Problem, "description": "There is no such thing."},
-    422: {"model": shapes.Problem, "description": "Not used: what is not well formed answers 400."},
-    503: {"model": shapes.Problem, "description": "The store does not answer, or no worker has announced rules yet."},
-}
 
 At = Annotated[
     str | None,
@@ -256,10 +287,8 @@ At = Annotated[
 ]
 
 
-def _profiles(app: FastAPI, reader: Reader) -> None:
-    # An address may hold slashes, so the longer paths stand first.
-
-    @app.get("/api/v1/profiles/{address:path}/explain", response_model=shapes.Explanations, responses=_PROBLEMS)
+def _profiles(routes: APIRouter, reader: Reader) -> None:
+    @routes.get("/api/v1/profiles/{address:path}/explain", response_model=shapes.Explanations, responses=PROBLEMS)
     async def explain_profile(
         address: str,
         segment: Annotated[
@@ -281,9 +310,9 @@ def _profiles(app: FastAPI, reader: Reader) -> None:
             _known_segment(name, generation)
         at_ms = reader.instant(at, profile)
         told = explain.explain_all(profile, generation.rulebook, at_ms, segment, to_flip=to_flip)
-        return _json({**found, "generation": generation.rulebook.hash, "segments": told})
+        return json_answer({**found, "generation": generation.rulebook.hash, "segments": told})
 
-    @app.get("/api/v1/profiles/{address:path}/timeline", response_model=shapes.Timeline, responses=_PROBLEMS)
+    @routes.get("/api/v1/profiles/{address:path}/timeline", response_model=shapes.Timeline, responses=PROBLEMS)
     async def profile_timeline(address: str, at: At = None) -> Response:
         """What the profile still knows of its past, newest first: its orders, what was said, and what it is in now.
 
@@ -294,9 +323,9 @@ def _profiles(app: FastAPI, reader: Reader) -> None:
         at_ms = reader.instant(at, profile)
         entries = explain.timeline(profile, generation.rulebook, at_ms)
         as_of = iso(max(at_ms, explain.last_input_ms(profile)))
-        return _json({**found, "as_of": as_of, "entries": entries})
+        return json_answer({**found, "as_of": as_of, "entries": entries})
 
-    @app.get("/api/v1/profiles/{address:path}", response_model=shapes.ProfileShown, responses=_PROBLEMS)
+    @routes.get("/api/v1/profiles/{address:path}", response_model=shapes.ProfileShown, responses=PROBLEMS)
     async def profile(address: str, at: At = None) -> Response:
         """All that the profile holds. Any address of the person leads to it: `user:42`, `email:ana@shop.example`,
         `phone:+79161234567`, `anon:…`; a plain e-mail, phone or card is hashed before it is looked up.
@@ -304,24 +333,24 @@ def _profiles(app: FastAPI, reader: Reader) -> None:
         generation = await reader.generation()
         profile, found = await reader.profile(address)
         told = explain.describe(profile, generation.rulebook, reader.instant(at, profile))
-        return _json({**found, "generation": generation.rulebook.hash, **told})
+        return json_answer({**found, "generation": generation.rulebook.hash, **told})
 
 
 # --- segments -----------------------------------------------------------------------------------------------------
 
 
-def _segments(app: FastAPI, reader: Reader) -> None:
-    @app.get("/api/v1/segments", response_model=shapes.Segments, responses=_PROBLEMS)
+def _segments(routes: APIRouter, reader: Reader) -> None:
+    @routes.get("/api/v1/segments", response_model=shapes.Segments, responses=PROBLEMS)
     async def segments() -> Response:
         """All segments with their sizes."""
         generation = await reader.generation()
         sizes = await reader.sizes(generation)
         told = [_segment(segment, sizes, generation) for _, segment in sorted(generation.segments.items())]
-        return _json({"generation": generation.rulebook.hash, "segments": told})
+        return json_answer({"generation": generation.rulebook.hash, "segments": told})
 
     one_at_a_time = asyncio.Lock()
 
-    @app.post("/api/v1/segments/preview", response_model=shapes.Preview, responses=_PROBLEMS)
+    @routes.post("/api/v1/segments/preview", response_model=shapes.Preview, responses=PROBLEMS)
     async def segment_preview(asked: shapes.Tried) -> Response:
         """Whom a rule would fit, before it is saved: how many, some of them, and which segments they are in. One runs at a
         time.
@@ -335,9 +364,9 @@ def _segments(app: FastAPI, reader: Reader) -> None:
                 )  # fmt: skip
             except BadDocument as error:
                 raise Asked(400, "bad_rule", str(error)) from None
-        return _json({"generation": generation.rulebook.hash, **told})
+        return json_answer({"generation": generation.rulebook.hash, **told})
 
-    @app.get("/api/v1/segments/{name}", response_model=shapes.SegmentWhole, responses=_PROBLEMS)
+    @routes.get("/api/v1/segments/{name}", response_model=shapes.SegmentWhole, responses=PROBLEMS)
     async def segment(name: str) -> Response:
         """One segment, and what it hangs together with."""
         generation = await reader.generation()
@@ -345,7 +374,7 @@ def _segments(app: FastAPI, reader: Reader) -> None:
         rulebook = generation.rulebook
         sizes = await reader.store.segment_sizes([name])
         readers = rulebook.dependents[rulebook.place[found.id]]
-        return _json(
+        return json_answer(
             {
                 **_segment(found, sizes, generation),
                 "generation": rulebook.hash,
@@ -357,7 +386,7 @@ def _segments(app: FastAPI, reader: Reader) -> None:
             }
         )
 
-    @app.get("/api/v1/segments/{name}/members", response_model=shapes.Members, responses=_PROBLEMS)
+    @routes.get("/api/v1/segments/{name}/members", response_model=shapes.Members, responses=PROBLEMS)
     async def members(
         name: str,
         cursor: Annotated[str, Query(max_length=40, description="Of the page before; empty: the first page.")] = "",
@@ -373,11 +402,11 @@ def _segments(app: FastAPI, reader: Reader) -> None:
             page, following = await reader.store.members(name, cursor, limit)
         except ValueError as error:
             raise Asked(400, "bad_cursor", str(error)) from None
-        return _json({"segment": name, "members": page, "cursor": following})
+        return json_answer({"segment": name, "members": page, "cursor": following})
 
-    @app.get(
+    @routes.get(
         "/api/v1/segments/{name}/export",
-        responses={**_PROBLEMS, 200: {"content": {kind: {} for kind in exports.FORMATS.values()}}},
+        responses={**PROBLEMS, 200: {"content": {kind: {} for kind in exports.FORMATS.values()}}},
     )
     async def export(
         name: str,
@@ -443,16 +472,16 @@ def _known_segment(name: str, generation: Generation) -> CompiledSegment:
 # --- triggers and decisions ---------------------------------------------------------------------------------------
 
 
-def _triggers(app: FastAPI, reader: Reader) -> None:
-    @app.get("/api/v1/triggers", response_model=shapes.Triggers, responses=_PROBLEMS)
+def _triggers(routes: APIRouter, reader: Reader) -> None:
+    @routes.get("/api/v1/triggers", response_model=shapes.Triggers, responses=PROBLEMS)
     async def triggers() -> Response:
         """All triggers, with the counts of the decisions kept in memory by reason."""
         generation = await reader.generation()
         counts = reader.window.counts()
         told = [_trigger(one, counts) for _, one in sorted(generation.rulebook.triggers.items())]
-        return _json({"generation": generation.rulebook.hash, "window": reader.window_told(), "triggers": told})
+        return json_answer({"generation": generation.rulebook.hash, "window": reader.window_told(), "triggers": told})
 
-    @app.get("/api/v1/decisions", response_model=shapes.Decisions, responses=_PROBLEMS)
+    @routes.get("/api/v1/decisions", response_model=shapes.Decisions, responses=PROBLEMS)
     async def decisions(
         trigger: Annotated[str, Query(max_length=NAME_CHARS_MAX)] = "",
         address: Annotated[
@@ -482,30 +511,32 @@ def _triggers(app: FastAPI, reader: Reader) -> None:
             except Asked:
                 pass  # Nobody there, but decisions may have been made under that address.
         latest = reader.window.find(trigger=trigger, addresses=addresses, outcome=outcome, reason=reason, limit=limit)
-        return _json({"window": reader.window_told(), "decisions": latest})
+        return json_answer({"window": reader.window_told(), "decisions": latest})
 
-    @app.get("/api/v1/schemas", response_model=shapes.Schemas)
+    @routes.get("/api/v1/schemas", response_model=shapes.Schemas)
     async def schemas() -> Response:
         """The published JSON Schemas of what crosses the topics, for consumers in any language."""
-        return _json({"schemas": [{"name": name, "id": one.get("$id")} for name, one in published.schemas().items()]})
+        return json_answer(
+            {"schemas": [{"name": name, "id": one.get("$id")} for name, one in published.schemas().items()]}
+        )
 
-    @app.get("/api/v1/schemas/{name:path}", response_model=dict[str, Any], responses=_PROBLEMS)
+    @routes.get("/api/v1/schemas/{name:path}", response_model=dict[str, Any], responses=PROBLEMS)
     async def schema(name: str) -> Response:
         """One of them: `triggers`, `decisions`, `event`, `props/order_completed` …"""
         found = published.schemas().get(name)
         if found is None:
             hint = did_you_mean(name, sorted(published.schemas()))
             raise Asked(404, "unknown_schema", f"schema: a published one wanted, got {_short(name)}{hint}")
-        return _json(found)
+        return json_answer(found)
 
-    @app.get("/api/v1/rules", response_model=shapes.Rules, responses=_PROBLEMS)
+    @routes.get("/api/v1/rules", response_model=shapes.Rules, responses=PROBLEMS)
     async def rules() -> Response:
         """The rule files in force, as the workers loaded them."""
         generation = await reader.generation()
         rulebook = generation.rulebook
         files = [{"name": name, "text": text} for name, text in generation.files]
         told = {"generation": rulebook.hash, "zone": rulebook.zone_name, "currency": rulebook.currency, "files": files}
-        return _json(told)
+        return json_answer(told)
 
 
 def _trigger(trigger: CompiledTrigger, counts: dict[str, dict[str, int]]) -> dict[str, Any]:
@@ -552,60 +583,54 @@ def _steps(trigger: CompiledTrigger) -> list[str]:
 WITHIN_S: Final = 30.0
 """How long an un-merge may wait for the worker; the others do not wait."""
 
-_REFUSALS: Final[dict[int | str, dict[str, Any]]] = {
-    400: _PROBLEMS[400],
-    401: {"model": shapes.Problem, "description": "The token is wanted, as `Authorization: Bearer …`."},
-    403: {"model": shapes.Problem, "description": "This API only reads: OPPORTUNE_API_TOKEN is not set."},
-    422: _PROBLEMS[422],
-    503: _PROBLEMS[503],
-}
-_BEARER: Final = HTTPBearer(auto_error=False, description="OPPORTUNE_API_TOKEN")
 
-
-def _people(app: FastAPI, desk: Desk | None) -> None:
-    def admitted(shown: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]) -> Desk:
+def _people(app: FastAPI, desk: Desk | None, callers: Callers) -> None:
+    def staffed() -> Desk:
         if desk is None:
-            raise Asked(403, "read_only", "token: OPPORTUNE_API_TOKEN wanted in the API's settings, got nothing")
-        if shown is None or not hmac.compare_digest(shown.credentials.encode(), desk.token.encode()):
-            raise Asked(401, "no_token", "Authorization: Bearer and the API's token wanted, got something else")
+            raise Asked(403, "read_only", "commands: an API that takes them wanted, got one that only reads")
         return desk
 
-    admission = Depends(admitted)
+    admission = Depends(staffed)
+    may_write, may_erase = [_may(callers, "write")], [_may(callers, "erase")]
 
-    @app.post("/api/v1/edits", status_code=202, response_model=shapes.Taken, responses=_REFUSALS)
+    @app.post("/api/v1/edits", status_code=202, response_model=shapes.Taken, responses=PROBLEMS, dependencies=may_write)
     async def edit(asked: shapes.EditAsked, at: Desk = admission) -> Response:
         """State traits and consents of a person by hand, or take them back."""
         said = Edit(asked.by, asked.why, asked.set, tuple(asked.unset), asked.consents)
-        return _json({"command": await at.commands.edit(asked.address, said, asked.id)}, 202)
+        return json_answer({"command": await at.commands.edit(asked.address, said, asked.id)}, 202)
 
-    @app.post("/api/v1/erasures", status_code=202, response_model=shapes.Taken, responses=_REFUSALS)
+    @app.post(
+        "/api/v1/erasures", status_code=202, response_model=shapes.Taken, responses=PROBLEMS, dependencies=may_erase
+    )
     async def erase(asked: shapes.Asked, at: Desk = admission) -> Response:
         """Erase a person with all addresses, for good."""
-        return _json({"command": await at.commands.erase(asked.address, asked.by, asked.id)}, 202)
+        return json_answer({"command": await at.commands.erase(asked.address, asked.by, asked.id)}, 202)
 
     @app.post(
         "/api/v1/unmerges",
+        dependencies=may_write,
         response_model=shapes.Receipt,
-        responses={**_REFUSALS, 409: {"model": shapes.Problem, "description": "It cannot be done exactly."}},
+        responses={**PROBLEMS, 409: {"model": shapes.Problem, "description": "It cannot be done exactly."}},
     )
     async def unmerge(asked: shapes.Asked, at: Desk = admission) -> Response:
         """Part two profiles that were merged by mistake, as if they never had been; or say why that cannot be."""
         try:
-            return _json(await at.parter.unmerge(asked.address, asked.by, WITHIN_S, asked.id))
+            return json_answer(await at.parter.unmerge(asked.address, asked.by, WITHIN_S, asked.id))
         except NotExact as error:
             raise Asked(409, error.reason, str(error)) from None
 
     @app.get(
         "/api/v1/receipts/{command}",
+        dependencies=[_may(callers, "write", "erase")],
         response_model=shapes.Receipt,
-        responses={**_REFUSALS, 404: {"model": shapes.Problem, "description": "None yet, or more than 30 days ago."}},
+        responses={**PROBLEMS, 404: {"model": shapes.Problem, "description": "None yet, or more than 30 days ago."}},
     )
     async def receipt(command: str, at: Desk = admission) -> Response:
         """What became of a command of the last 30 days."""
         found = await at.commands.receipt(command)
         if found is None:
             raise Asked(404, "no_receipt", "command: one that was taken in the last 30 days wanted, got another")
-        return _json(found)
+        return json_answer(found)
 
 
 # --- health, and the page -----------------------------------------------------------------------------------------
@@ -621,16 +646,16 @@ def _health(app: FastAPI, reader: Reader) -> None:
     @app.get("/healthz", response_model=shapes.Status)
     async def alive() -> Response:
         """The process runs."""
-        return _json({"status": "ok"})
+        return json_answer({"status": "ok"})
 
-    @app.get("/readyz", response_model=shapes.Status, responses={503: _PROBLEMS[503]})
+    @app.get("/readyz", response_model=shapes.Status, responses={503: PROBLEMS[503]})
     async def ready() -> Response:
         """The store answers, rules are in force, and decisions are read."""
         await reader.store.now_ms()
         await reader.generation()
         if reader.decisions is not None and not reader.decisions.reading:
             raise Asked(503, "unavailable", "decisions: a broker that answers wanted, got none")
-        return _json({"status": "ready"})
+        return json_answer({"status": "ready"})
 
     @app.get("/metrics", include_in_schema=False)
     async def told_metrics() -> Response:
@@ -643,15 +668,6 @@ def _health(app: FastAPI, reader: Reader) -> None:
 # --- answers ------------------------------------------------------------------------------------------------------
 
 
-def _json(value: Any, status: int = 200) -> Response:
-    # What is told of a person is not for caches to keep.
-    return Response(orjson.dumps(value), status, {"cache-control": "no-store"}, "application/json")
-
-
-def _problem(status: int, code: str, message: str) -> Response:
-    return _json({"code": code, "message": message}, status)
-
-
 def _short(name: str) -> str:
     """A name for a message: only if it might be one of ours, for anything else may be about a person."""
     return repr(name) if len(name) <= 64 and name.replace(".", "_").isidentifier() else "other text"
@@ -660,12 +676,12 @@ def _short(name: str) -> str:
 def _answers_to_errors(app: FastAPI) -> None:
     async def asked(request: Request, error: Exception) -> Response:
         assert isinstance(error, Asked)
-        return _problem(error.status, error.code, str(error))
+        return problem(error.status, error.code, str(error))
 
     async def refused(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "refused")
-        answer = _problem(error.status_code, code, str(error.detail))
+        answer = problem(error.status_code, code, str(error.detail))
         answer.headers.update(error.headers or {})
         return answer
 
@@ -673,22 +689,22 @@ def _answers_to_errors(app: FastAPI) -> None:
         assert isinstance(error, RequestValidationError)
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"][1:])
-        return _problem(400, "invalid_parameter", f"{where}: {first['msg']}")
+        return problem(400, "invalid_parameter", f"{where}: {first['msg']}")
 
     async def unavailable(request: Request, error: Exception) -> Response:
         LOG.warning("a request found the store away: %s", type(error).__name__)
-        return _problem(503, "unavailable", "store: an answer wanted, got none; ask again")
+        return problem(503, "unavailable", "store: an answer wanted, got none; ask again")
 
     async def bad_input(request: Request, error: Exception) -> Response:
         assert isinstance(error, BadInput)
-        return _problem(400, error.reason, str(error))
+        return problem(400, error.reason, str(error))
 
     async def unusable(request: Request, error: Exception) -> Response:
         LOG.error("a request found what it cannot read: %s", type(error).__name__)
-        return _problem(503, "unusable", "store: what this version can read wanted, got something else")
+        return problem(503, "unusable", "store: what this version can read wanted, got something else")
 
     async def bug(request: Request, error: Exception) -> Response:
-        return _problem(500, "bug", "an error of the API itself")  # `Guarded` tells the log.
+        return problem(500, "bug", "an error of the API itself")  # `Guarded` tells the log.
 
     app.add_exception_handler(Exception, bug)
     app.add_exception_handler(Asked, asked)
@@ -703,9 +719,12 @@ def _answers_to_errors(app: FastAPI) -> None:
 class Guarded:
     """Round the app: who may be asked by which name, the count of answers, and the answer to our own bugs."""
 
-    def __init__(self, app: FastAPI, names: frozenset[str]) -> None:
+    def __init__(self, app: FastAPI, names: frozenset[str], origins: Sequence[str] = ()) -> None:
         self.app = app
         self._names = names
+        self._for_pages = CORSMiddleware(
+            app, allow_origins=origins, allow_methods=["GET"], allow_headers=["authorization"], max_age=600
+        )
 
     async def __call__(self, scope: Scope, receive: Callable[[], Awaitable[Any]], send: Send) -> None:
         if scope["type"] != "http":
@@ -723,12 +742,12 @@ class Guarded:
 
         try:
             if self._names and _host(scope) not in self._names:
-                answer = _problem(
+                answer = problem(
                     421, "wrong_host", "Host: a name of this API wanted (OPPORTUNE_API_NAMES), got another"
                 )
                 await answer(scope, receive, counted)
             else:
-                await self.app(scope, receive, counted)
+                await (self._for_pages if scope["path"] in PAGES else self.app)(scope, receive, counted)
         except Exception as error:
             # What was asked may stand in the message: only the kind and the place are told.
             frame = error.__traceback__
@@ -737,7 +756,7 @@ class Guarded:
             place = f"{Path(frame.tb_frame.f_code.co_filename).name}:{frame.tb_lineno}" if frame else "?"
             LOG.error("a request ended in %s at %s", type(error).__name__, place)
             if not status:
-                await _problem(500, "bug", "an error of the API itself")(scope, receive, counted)
+                await problem(500, "bug", "an error of the API itself")(scope, receive, counted)
         finally:
             route = getattr(scope.get("route"), "path", "other")
             metrics.UNDER_WAY.dec()

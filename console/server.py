@@ -13,6 +13,7 @@ import uvloop
 import console.settings
 from connectors.collector.http import EmbeddedServer, server_for
 from console.api import Desk, Reader, make_app
+from console.callers import Pages
 from console.commands import Commands
 from console.decisions import DecisionReader, DecisionWindow
 from console.settings import Settings
@@ -54,21 +55,26 @@ class Console:
         self._decisions = DecisionReader(window, {"bootstrap_servers": own.bootstrap, **security(own)})
         reader = Reader(store, time, settings.secret_bytes(), window, self._decisions, settings.api_sizes_ms)
         self._log = _LateLog(KafkaLog(own))
-        self.app = make_app(reader, settings.names(), self._desk(store, own))
+        self.app = make_app(
+            reader,
+            settings.callers(),
+            settings.names(),
+            desk=self._desk(store, own),
+            pages=Pages(settings.api_site_key),
+            origins=settings.origins(),
+        )
         self.port = 0
         self._server: EmbeddedServer | None = None
         self._serving: asyncio.Task[None] | None = None
 
-    def _desk(self, store: ProfileStore, own: Own) -> Desk | None:
-        """Who takes commands about people; nobody without a token."""
+    def _desk(self, store: ProfileStore, own: Own) -> Desk:
+        """Who takes commands about people."""
         settings, agreed = self._settings, self._settings.shared.agreed
-        if not settings.api_token:
-            return None
         secret, on_logs_clock = settings.secret_bytes(), agreed.clock == "log"
         commands = Commands(store, self._log, secret, SystemIds(), on_logs_clock=on_logs_clock)
         options = {"bootstrap_servers": own.bootstrap, **security(own)}
         parter = Parter(store, commands, secret, options, agreed.partitions, on_logs_clock=on_logs_clock)
-        return Desk(settings.api_token, commands, parter)
+        return Desk(commands, parter)
 
     async def start(self) -> None:
         """Listen, and return when requests are served. The broker may come later; ``/readyz`` tells.

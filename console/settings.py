@@ -8,15 +8,18 @@ of ``stream/settings.py``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 import stream.settings
+from console.callers import TOKEN_CHARS_MIN, Callers, read_callers
 from profiles.errors import Refused
 from stream.settings import PREFIX, Described, variable_of
 
-TOKEN_CHARS_MIN: Final = 24
+SITE_KEY_CHARS_MIN: Final = 32
+_ORIGIN: Final = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?")
 LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 
 
@@ -37,7 +40,7 @@ class Settings:
         default="127.0.0.1",
         metadata=_about(
             "address",
-            "Where the API listens. It asks nobody who they are: leave it on loopback, or put a proxy that does in front.",
+            "Where the API listens. It speaks plain HTTP: put a proxy with TLS in front of any other than loopback.",
         ),
     )
     api_port: int = field(default=8081, metadata=_about("port", "Its port; 0 takes a free one.", least=0, most=65_535))
@@ -54,8 +57,34 @@ class Settings:
         repr=False,
         metadata=_about(
             "text",
-            f"Who bears it may edit, erase and un-merge people through the API; {TOKEN_CHARS_MIN} characters or more. Empty: "
-            "nobody may, the API only reads.",
+            f"Who bears it may do everything: read, edit, erase and un-merge people; {TOKEN_CHARS_MIN} characters or more.",
+        ),
+    )
+    api_tokens: str = field(
+        default="",
+        repr=False,
+        metadata=_about("path or JSON", "Tokens that may do less, each with its scopes: see below."),
+    )
+    api_open: bool = field(
+        default=False,
+        metadata=_about(
+            "yes or no",
+            "Let anybody read without a token: on a machine of your own, or behind a proxy that asks. `dev` does.",
+        ),
+    )
+    api_site_key: str = field(
+        default="",
+        repr=False,
+        metadata=_about(
+            "text",
+            f"What the shop signs the tokens of its pages with (HS256), {SITE_KEY_CHARS_MIN} characters or more; empty: "
+            "pages may ask for nothing.",
+        ),
+    )
+    api_origins: str = field(
+        default="",
+        metadata=_about(
+            "origins with commas", "Pages that may ask: `https://shop.example`; of others browsers keep the answer."
         ),
     )
     api_decisions: int = field(
@@ -80,10 +109,22 @@ class Settings:
 
     def names(self) -> frozenset[str]:
         """Host names by which it may be asked; none: by any."""
-        named = [name.strip().lower() for name in self.api_names.split(",") if name.strip()]
+        named = _split(self.api_names.lower())
         if named or self.api_host not in LOOPBACK:
             return frozenset(named)
         return frozenset(LOOPBACK)
+
+    def callers(self) -> Callers:
+        """Who may ask for what.
+
+        Raises:
+            Refused: the document of tokens is none.
+        """
+        return read_callers(self.api_token, self.api_tokens, is_open=self.api_open)
+
+    def origins(self) -> tuple[str, ...]:
+        """The pages that may ask."""
+        return tuple(_split(self.api_origins))
 
 
 def describe() -> Iterator[Described]:
@@ -110,9 +151,14 @@ def read(env: Mapping[str, str]) -> Settings:
         if not text:
             continue
         values[one.name] = text
-        if one.name == "api_token" and len(text) < TOKEN_CHARS_MIN:
-            mistakes.append(f"{PREFIX}API_TOKEN: {TOKEN_CHARS_MIN} characters or more wanted, got {len(text)}")
-        if isinstance(one.default, int):
+        least_chars = {"api_token": TOKEN_CHARS_MIN, "api_site_key": SITE_KEY_CHARS_MIN}.get(one.name, 0)
+        if len(text) < least_chars:
+            mistakes.append(f"{variable_of(one.name)}: {least_chars} characters or more wanted, got {len(text)}")
+        if isinstance(one.default, bool):
+            if text not in ("yes", "no"):
+                mistakes.append(f"{variable_of(one.name)}: yes or no wanted, got {text[:80]!r}")
+            values[one.name] = text == "yes"
+        elif isinstance(one.default, int):
             least, most = one.metadata["least"], one.metadata["most"]
             if not (text.isascii() and text.isdigit() and len(text) < 10 and least <= int(text) <= most):
                 unit = one.metadata["unit"]
@@ -121,6 +167,19 @@ def read(env: Mapping[str, str]) -> Settings:
                 )
             else:
                 values[one.name] = int(text)
+    mistakes += [
+        f"{PREFIX}API_ORIGINS: scheme://host without a path wanted, got {one[:80]!r}"
+        for one in _split(values.get("api_origins", ""))
+        if not _ORIGIN.fullmatch(one)
+    ]
+    try:
+        read_callers(values.get("api_token", ""), values.get("api_tokens", ""), is_open=values.get("api_open", False))
+    except Refused as error:
+        mistakes.append(str(error))
     if mistakes or shared is None:
         raise Refused("\n".join(mistakes))
     return Settings(shared, **values)
+
+
+def _split(text: str) -> list[str]:
+    return [one.strip() for one in text.split(",") if one.strip()]

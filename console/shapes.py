@@ -230,6 +230,32 @@ class ProfileShown(Found):
     links: list[Link]
 
 
+class Seen(Shape):
+    """What a projection lets be seen."""
+
+    as_of: str
+    traits: dict[str, Any] = Field(description="Path to value, as the rules' `projections` list them.")
+    segments: dict[str, bool] = Field(description="Name to whether the person is in it.")
+
+
+class Hint(Found, Seen):
+    """What till and call centre should know of a customer."""
+
+    greeting: str = Field(description="A first line that is right for everybody.")
+
+
+class Site(Seen):
+    """What a page may know of its visitor."""
+
+    known: bool = Field(description="Whether anything was ever heard of the person.")
+
+
+class Form(Site):
+    """What a form may be filled with."""
+
+    greeting: str = Field(description="A first line that is right for everybody.")
+
+
 class Entry(BaseModel):
     """Something that the profile still knows of its past; further keys by `what`."""
 

@@ -167,6 +167,7 @@ def _environment(options: Options, folder: Path, embedded: parts.Embedded) -> Ma
         env.setdefault("OPPORTUNE_CURRENCY", "EUR")
         env.setdefault("OPPORTUNE_COLLECTOR_LINGER_MS", "0")  # The shop posts one event after the other.
     env.setdefault("OPPORTUNE_SECRET", _secret(folder))
+    env.setdefault("OPPORTUNE_API_OPEN", "yes")
     env.setdefault(
         "OPPORTUNE_WRITE_KEYS",
         f'{{"{DEMO_KEY}": {{"source": "web", "kind": "public"}}, "{DEMO_SECRET_KEY}": {{"source": "shop", "kind": "secret"}}}}',

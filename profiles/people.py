@@ -23,6 +23,9 @@ SAID_BY: Final = " by "
 
 Said = TypeVar("Said", Trait, Consent)
 
+CONTACT: Final = ("email", "phone", "first_name", "last_name", "name", "locale", "timezone")
+"""What a sender needs of a person, by the names in which it is stated."""
+
 Rank = Callable[[str, str], int]
 """(trait, source of a statement) -> how good it is; the greater is the better."""
 

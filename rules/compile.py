@@ -22,6 +22,7 @@ from profiles.aggregates import Aggregate
 from profiles.errors import BadDocument, BadInput, Mistake
 from profiles.ids import small_id
 from profiles.moments import WEEKDAYS, Duration, zone_named
+from profiles.people import CONTACT
 from profiles.spec import discover
 from profiles.state import PARTS, TRAITS
 from profiles.taxonomy import EVENT_TYPES, resolve
@@ -33,6 +34,7 @@ from rules.limits import POLICY_PARTS, counting
 from rules.members import static, staying
 from rules.predicates import conditions
 from rules.program import CompiledTrigger, StepSpec, TriggerSpec
+from rules.projections import projection
 from rules.rulebook import CompiledSegment, Goal, KeptAggregate, Rulebook
 from rules.spec import GOAL_REACHED, UNREADABLE, Field, Judged, OperatorSpec, PublishedTrait, Reader
 from rules.verdict import NO
@@ -48,6 +50,8 @@ TEMPLATE_MAX: Final = 500
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _FIELD: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}(\.[A-Za-z0-9_]{1,64})?")
+_STATED: Final = ("custom", "address", "survey", *CONTACT)
+"""What people state by these names is no slip for something else."""
 _NOTHING: Final = Judged("nothing", "?", lambda profile, now_ms: NO, frozenset())
 
 
@@ -94,6 +98,7 @@ class _Compiler:
         self.under_way_traits: list[str] = []
         self.trigger_nodes: dict[str, Node] = {}
         self.goal_nodes: dict[str, Node] = {}
+        self.projection_nodes: dict[str, Node] = {}
         self.policies: dict[str, Node] = {}
         self.lists: dict[str, Node] = {}
         self.goals: dict[str, Goal] = {}
@@ -122,6 +127,7 @@ class _Compiler:
             self._declare(name)
         for name in self.segment_nodes:
             self._segment(name)
+        projections = {name: projection(name, node, self) for name, node in self.projection_nodes.items()}
         made = [compile_trigger(name, node, self) for name, node in self.trigger_nodes.items()]
         triggers = {one.name: one for one in made if one is not None}
         earlier = self._earlier(kept) if not self.mistakes else {}
@@ -150,6 +156,7 @@ class _Compiler:
             line_keeps=tuple(sorted(self.line_keeps)),
             earlier=earlier,
             published=tuple(self.published.values()),
+            projections=projections,
         )
 
     def _earlier(self, kept: Sequence[Version]) -> dict[tuple[str, str], CompiledTrigger]:
@@ -166,7 +173,9 @@ class _Compiler:
     # --- documents -> names -------------------------------------------------------------------------------------
 
     def _sort_out(self, document: Node, zone: str, currency: str) -> None:
-        document.known(("defaults", "policies", "lists", "goals", "traits", "segments", "triggers", "says"))
+        document.known(
+            ("defaults", "policies", "lists", "goals", "traits", "segments", "triggers", "projections", "says")
+        )
         self.hash.update(json.dumps(document.plain(), sort_keys=True, default=str).encode())
         defaults = document.get("defaults")
         if defaults is not None:
@@ -189,6 +198,7 @@ class _Compiler:
             ("traits", self.trait_nodes),
             ("segments", self.segment_nodes),
             ("triggers", self.trigger_nodes),
+            ("projections", self.projection_nodes),
         ):
             part = document.get(key)
             for name, node in part.items() if part is not None else ():
@@ -352,7 +362,7 @@ class _Compiler:
             node.wrong(f"unknown trait {path!r}{did_you_mean(path, self.readers)}")
             return UNREADABLE
         close = did_you_mean(path, self.readers)
-        if close and root not in ("custom", "address", "survey"):
+        if close and root not in _STATED:
             node.wrong(f"unknown trait {path!r}{close} (a trait of your own goes as custom.{path})")
             return UNREADABLE
         return traits.said(path)

@@ -22,6 +22,7 @@ from profiles.money import price_text
 from profiles.state import SESSION, STATUSES, Cart, Instance, Order, Profile, Refund
 from profiles.wire import Wake
 from rules.engine import step
+from rules.projections import Projection
 from rules.records import plain
 from rules.rulebook import CompiledSegment, Rulebook
 from rules.say import in_words
@@ -150,6 +151,36 @@ def describe(profile: Profile, rulebook: Rulebook, now_ms: int) -> dict[str, Any
     }
 
 
+def project(profile: Profile, projection: Projection, rulebook: Rulebook, now_ms: int) -> dict[str, Any]:
+    """What a projection lets be seen of a profile as of ``now_ms`` (see ``as_of``), as plain values.
+
+    Args:
+        profile: just decoded, and given up: it is taken to the instant itself, for others wait for the answer.
+    Returns:
+        ``as_of``, ``traits`` (path -> value, as in ``describe``) and ``segments`` (name -> whether he is in it).
+    """
+    now_ms = max(now_ms, last_input_ms(profile))
+    step(profile, Wake(now_ms, backfill=True), rulebook)
+    profile.seen_ms = now_ms
+    members = profile.members
+    needed = _with_those_read(
+        (rulebook.segments[rulebook.place[small_id(name)]] for name in projection.segments), rulebook
+    )
+    for segment in rulebook.segments:  # In the order in which they stand on one another.
+        if segment.id in needed and segment.judge(profile, now_ms)[0]:
+            members.setdefault(segment.id, now_ms)
+        elif segment.id in needed:
+            members.pop(segment.id, None)
+    return {
+        "as_of": iso(now_ms),
+        "traits": {
+            path: plain(shown(reader.read(profile, now_ms)[0], reader.kind, rulebook.currency))
+            for path, reader in projection.traits
+        },
+        "segments": {name: small_id(name) in members for name in projection.segments},
+    }
+
+
 def timeline(profile: Profile, rulebook: Rulebook, now_ms: int) -> list[dict[str, Any]]:
     """What the profile still knows of its past, newest first, as of ``now_ms`` (see ``as_of``).
 
@@ -225,7 +256,7 @@ def _flips(present: Profile, rulebook: Rulebook, wanted: list[CompiledSegment]) 
     return found, copy.seen_ms
 
 
-def _with_those_read(wanted: list[CompiledSegment], rulebook: Rulebook) -> set[int]:
+def _with_those_read(wanted: Iterable[CompiledSegment], rulebook: Rulebook) -> set[int]:
     """The ids of these segments and of all that they stand on."""
     found: set[int] = set()
     pending = [segment.id for segment in wanted]

@@ -32,8 +32,6 @@ REGRET: Final = "regret"
 _LATE_MS: Final = MINUTE_MS
 """Decided later than this after it was due, a moment has waited for something that was down."""
 
-_CONTACT = ("email", "phone", "first_name", "last_name", "name", "locale", "timezone")
-
 
 def change(
     profile: Profile, segment: str, entered: bool, now_ms: int, cause: tuple[str, str], effective_ms: int
@@ -115,7 +113,7 @@ def sent(
 
 
 def _contact(profile: Profile) -> dict[str, Any]:
-    said = ((name, profile.traits[name].value) for name in _CONTACT if name in profile.traits)
+    said = ((name, profile.traits[name].value) for name in people.CONTACT if name in profile.traits)
     return {"address": profile.address, **{name: value for name, value in said if value is not None}}
 
 

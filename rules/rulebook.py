@@ -18,6 +18,7 @@ from profiles.wire import Event
 from rules.interest import Interest
 from rules.predicates import Predicate
 from rules.program import Audience, CompiledTrigger, Entry, Leaving
+from rules.projections import Projection
 from rules.spec import GOAL_REACHED, Field, FieldSource, Judged, PublishedTrait, Reader, Reads, once
 from rules.verdict import Judge
 
@@ -90,6 +91,7 @@ class Rulebook:
     earlier: dict[tuple[str, str], CompiledTrigger] = field(default_factory=dict)
     """(trigger, revision) -> a version of before, that journeys may still go by (``rules/versions.py``)."""
     published: tuple[PublishedTrait, ...] = ()
+    projections: dict[str, Projection] = field(default_factory=dict)
 
     # The index, made from the above.
     place: dict[int, int] = field(init=False)

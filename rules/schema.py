@@ -13,6 +13,7 @@ from profiles.greeting import TEXTS
 from profiles.moments import WEEKDAYS
 from rules.assemble import BASIC_STEPS, KEYS
 from rules.compile import OPERATORS, STEPS, TRIGGER_KINDS
+from rules.projections import NAMES
 from rules.traits import KINDS, PUBLISH
 
 Schema = dict[str, Any]
@@ -23,6 +24,7 @@ _INSIDE: dict[str, Schema] = {"all": _RULES, "any": _RULES, "not": _RULE}
 """The values of the operators that hold rules."""
 
 _TEXT: Schema = {"type": "string"}
+_LIST: Schema = {"type": "array", "items": {"type": "string"}}
 _SAYS: Schema = {"type": "string", "description": "For people."}
 _DURATION: Schema = {"type": "string", "description": "A duration: P3M, P7D, PT2H, or 90d, 2h, 30m.", "minLength": 2}
 
@@ -55,6 +57,9 @@ def rule_files() -> Schema:
                 ),
                 "segments": _named({"$ref": "#/$defs/segment"}),
                 "triggers": _named({"$ref": "#/$defs/trigger"}),
+                "projections": _map(
+                    {name: _map({"traits": _LIST, "segments": _LIST, "says": _SAYS}) for name in NAMES}
+                ),
             }
         ),
         "$defs": {

@@ -9,6 +9,7 @@ import httpx
 import orjson
 
 from console.api import Reader, make_app
+from console.callers import Callers
 from console.decisions import DecisionWindow
 from profiles.codec import encode
 from profiles.ids import address_of, shard_of
@@ -23,6 +24,7 @@ from stream.store import MemoryStore
 from tests.rules.told import START_MS, Life, pack_files, shop_rules
 
 SECRET = bytes(range(32))
+OPEN = Callers({}, frozenset({"read"}))
 NOW_MS = START_MS + 40 * DAY_MS
 
 
@@ -82,7 +84,7 @@ class Shell:
 
     def client(self) -> httpx.AsyncClient:
         """Asks the app in this process."""
-        app = make_app(self.reader(), frozenset({"127.0.0.1"}))
+        app = make_app(self.reader(), OPEN, frozenset({"127.0.0.1"}))
         transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
         return httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8081")
 

@@ -10,9 +10,9 @@ import orjson
 import pytest
 
 from console.api import Desk, make_app
+from console.callers import TOKEN_CHARS_MIN, read_callers
 from console.commands import Commands
 from console.decisions import DecisionWindow
-from console.settings import TOKEN_CHARS_MIN
 from console.settings import read as read_settings
 from console.unmerge import Parter
 from profiles.edits import Edit, read_edit
@@ -22,7 +22,7 @@ from profiles.ids import shard_of, tomb_key
 from profiles.moments import iso
 from profiles.wire import EDIT, ERASE, INPUT_TOPICS, PROFILE_COMMANDS, Record, decode_command, is_operators
 from stream.ports import ShardWrite
-from tests.console.filled import NOW_MS, SECRET, Shell, hashed, json_of
+from tests.console.filled import NOW_MS, OPEN, SECRET, Shell, hashed, json_of
 from tests.console.test_decisions import decision, ids
 from tests.rules.told import shop_rules
 
@@ -63,10 +63,11 @@ class Office:
         self.log = Kept()
         self.commands = Commands(self.shell.store, self.log, SECRET, Counting())
         parter = Parter(self.shell.store, self.commands, SECRET, {"bootstrap_servers": "nobody:1"}, 8)
-        self.desk = Desk(TOKEN, self.commands, parter)
+        self.desk = Desk(self.commands, parter)
 
     def client(self, token: str | None = TOKEN, *, desk: bool = True) -> httpx.AsyncClient:
-        app = make_app(self.shell.reader(), frozenset({"127.0.0.1"}), self.desk if desk else None)
+        callers = read_callers(TOKEN, "") if desk else OPEN
+        app = make_app(self.shell.reader(), callers, frozenset({"127.0.0.1"}), desk=self.desk)
         transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
         headers = {} if token is None else {"authorization": f"Bearer {token}"}
         return httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", headers=headers)

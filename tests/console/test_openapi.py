@@ -20,7 +20,7 @@ from schemathesis.specs.openapi.checks import (
 
 from console import shapes
 from console.api import make_app
-from tests.console.filled import Shell, ana, forwarder
+from tests.console.filled import OPEN, Shell, ana, forwarder
 from tests.console.test_api import decided_life
 from tests.rules.told import shop_rules
 
@@ -37,7 +37,7 @@ def filled() -> Shell:
     return shell
 
 
-APP = make_app(filled().reader())
+APP = make_app(filled().reader(), OPEN)
 schema = schemathesis.openapi.from_asgi("/api/openapi.json", APP)
 CHECKS = [not_a_server_error, content_type_conformance, response_schema_conformance, status_code_conformance]
 

@@ -34,6 +34,7 @@ def settings_for(installation: Installation, **more: str) -> console.settings.Se
         "OPPORTUNE_REDIS_URL": installation.redis_url,
         "OPPORTUNE_SECRET": SECRET.hex(),
         "OPPORTUNE_API_PORT": "0",
+        "OPPORTUNE_API_OPEN": "yes",
         **more,
     }
     return console.settings.read(env)
@@ -145,3 +146,28 @@ async def test_people_see_sizes_decisions_and_why(window: Console, browser: Brow
         "return performance.getEntriesByType('resource').filter((one) => !one.name.startsWith(origin)).length"
     )
     assert broken == 0, "nothing is fetched from elsewhere"
+
+
+@pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="chromium and chromedriver are not installed")
+async def test_the_page_asks_for_a_token_where_one_is_wanted(installation: Installation, browser: Browser) -> None:
+    store = RedisStore(installation.redis_url)
+    shell = Shell(store, SHOP)
+    await shell.announce()
+    await shell.write([ana(SHOP)])
+    made = Console(
+        settings_for(installation, OPPORTUNE_API_OPEN="no", OPPORTUNE_API_TOKEN="t" * 24), store, shell.clock
+    )
+    await made.start()
+    try:
+        await browser.go(f"http://127.0.0.1:{made.port}")
+        await eventually(browser, "return document.getElementById('token').hidden", False)
+        assert await browser.run("return document.querySelectorAll('[data-segment]').length") == 0
+        await browser.run(
+            "const field = document.getElementById('token'); field.value = 't'.repeat(24); "
+            "field.dispatchEvent(new Event('change'))"
+        )
+        await eventually(browser, "return document.querySelectorAll('[data-segment]').length > 0", True)
+        assert await browser.run("return document.getElementById('token').hidden")
+    finally:
+        await made.stop()
+        await store.close()
