@@ -35,6 +35,7 @@ from console.commands import Commands
 from console.decisions import DecisionReader, DecisionWindow
 from console.page import Page
 from console.preview import preview
+from console.reports import Reports, window_of
 from console.unmerge import Parter
 from profiles.codec import BadBlob, decode
 from profiles.edits import Edit
@@ -90,6 +91,7 @@ class Reader:
         time: what "now" is: the store's clock, or the log's.
         secret: the installation secret.
         sizes_ms: how old a count of members may be.
+        reports: tells what came of triggers; none: nobody does.
     """
 
     def __init__(
@@ -100,12 +102,14 @@ class Reader:
         window: DecisionWindow,
         decisions: DecisionReader | None = None,
         sizes_ms: int = 0,
+        reports: Reports | None = None,
     ) -> None:
         self.store = store
         self.time = time
         self.secret = secret
         self.window = window
         self.decisions = decisions
+        self.reports = reports
         self._sizes_ms = sizes_ms
         self._announced: bytes | None = None
         self._generation: Generation | None = None
@@ -480,6 +484,32 @@ def _triggers(routes: APIRouter, reader: Reader) -> None:
         counts = reader.window.counts()
         told = [_trigger(one, counts) for _, one in sorted(generation.rulebook.triggers.items())]
         return json_answer({"generation": generation.rulebook.hash, "window": reader.window_told(), "triggers": told})
+
+    @routes.get("/api/v1/triggers/{name}/report", response_model=shapes.Report, responses=PROBLEMS)
+    async def trigger_report(
+        name: str,
+        from_: Annotated[str, Query(alias="from", max_length=40, description="Moments from this instant on.")] = "",
+        to: Annotated[str, Query(max_length=40, description="Moments before this instant.")] = "",
+        within: Annotated[str, Query(max_length=20, description="How long after a moment an order counts.")] = "P7D",
+        touch: Annotated[
+            Literal["sent", "opened", "clicked"], Query(description="Which message has an order: the last that was so.")
+        ] = "sent",
+    ) -> Response:
+        """What came of a trigger, by step and variant: moments, what was held back and why, what became of messages, orders and
+        their amounts; against the hold-out, and the arms of experiments against one another. As far as the topics go back.
+        """
+        rulebook = (await reader.generation()).rulebook
+        if name not in rulebook.triggers:
+            hint = did_you_mean(name, sorted(rulebook.triggers))
+            raise Asked(404, "unknown_trigger", f"trigger: one of the rules' wanted, got {_short(name)}{hint}")
+        if reader.reports is None:
+            raise Asked(503, "unavailable", "reports: an API with brokers wanted, got one without")
+        try:
+            window = window_of(from_, to, within, touch)
+        except ValueError as error:
+            raise Asked(400, "invalid_parameter", str(error)) from None
+        [told] = await reader.reports.told([name], window, rulebook.currency)
+        return json_answer(told)
 
     @routes.get("/api/v1/decisions", response_model=shapes.Decisions, responses=PROBLEMS)
     async def decisions(

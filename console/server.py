@@ -16,6 +16,7 @@ from console.api import Desk, Reader, make_app
 from console.callers import Pages
 from console.commands import Commands
 from console.decisions import DecisionReader, DecisionWindow
+from console.reports import Reports
 from console.settings import Settings
 from console.unmerge import Parter
 from profiles.errors import OpportuneError
@@ -52,8 +53,17 @@ class Console:
         self._settings = settings
         self._time = time
         window = DecisionWindow(settings.api_decisions, settings.secret_bytes())
-        self._decisions = DecisionReader(window, {"bootstrap_servers": own.bootstrap, **security(own)})
-        reader = Reader(store, time, settings.secret_bytes(), window, self._decisions, settings.api_sizes_ms)
+        brokers = {"bootstrap_servers": own.bootstrap, **security(own)}
+        self._decisions = DecisionReader(window, brokers)
+        reader = Reader(
+            store,
+            time,
+            settings.secret_bytes(),
+            window,
+            self._decisions,
+            settings.api_sizes_ms,
+            Reports(store, brokers, settings.api_report_moments),
+        )
         self._log = _LateLog(KafkaLog(own))
         self.app = make_app(
             reader,

@@ -91,6 +91,10 @@ class Settings:
         default=5_000,
         metadata=_about("decisions", "How many of the latest it keeps in memory.", least=1, most=100_000),
     )
+    api_report_moments: int = field(
+        default=500_000,
+        metadata=_about("moments", "Of how many of the latest moments reports tell.", least=1_000, most=50_000_000),
+    )
     api_sizes_ms: int = field(
         default=1_000,
         metadata=_about("ms", "How old a count of a segment's members may be when it is shown.", least=0, most=60_000),

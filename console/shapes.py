@@ -366,6 +366,96 @@ class Trigger(Shape):
     decisions: dict[str, int] = Field(description="Of the decisions kept: reason, or `emitted`, to count.")
 
 
+class Compared(Shape):
+    """A share against another."""
+
+    points: float | None = Field(description="The difference of the shares.")
+    interval: list[float] | None = Field(description="Of the difference, 95 %, for one look (Newcombe 1998).")
+    at_every_look: list[float] | None = Field(description="The same for as many looks as you like.")
+    verdict: Literal["too_early", "no_difference", "better", "worse"] = Field(
+        description="By the latter, and not before there are enough people and successes."
+    )
+
+
+class GroupShown(Shape):
+    """People, each from his first moment on."""
+
+    people: int
+    ordered: int
+    rate: float | None
+    interval: list[float] | None = Field(description="95 %, of the rate (Wilson 1927).")
+    revenue: Money
+
+
+class Held(Shape):
+    """Who had a message against who was held out."""
+
+    sent: GroupShown
+    held: GroupShown
+    difference: Compared
+    lift: float | None = Field(description="By how much of itself the rate of those held out is surpassed.")
+
+
+class Arm(GroupShown):
+    """A variant of an experiment."""
+
+    arm: str
+    against: dict[str, Compared] | None = Field(
+        description="Measure to how it does against the base; null of the base."
+    )
+
+
+class Experiment(Shape):
+    """An experiment, arm by arm."""
+
+    experiment: str
+    base: str
+    arms: list[Arm]
+
+
+class Reactions(Shape):
+    """Messages that people reacted to, and those that only machines did."""
+
+    people: int
+    machines: int
+
+
+class ReportStep(Shape):
+    """What came of one step and variant; messages are counted once, however often they were opened."""
+
+    step: str
+    experiment: str | None
+    arm: str | None
+    eligible: int = Field(description="`emitted` and all of `suppressed` together.")
+    emitted: int
+    suppressed: dict[str, int] = Field(description="Reason to moments.")
+    delivered: int
+    bounced: int
+    complained: int
+    opened: Reactions
+    clicked: Reactions
+    converted: int = Field(description="Messages that an order came of.")
+    orders: int
+    revenue: Money
+    shares: dict[str, float | None]
+
+
+class Report(Shape):
+    """What came of a trigger."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    trigger: str
+    from_: str | None = Field(alias="from", description="Moments from then on; null: from the topics' beginning.")
+    to: str | None
+    within_s: int
+    touch: str
+    currency: str
+    steps: list[ReportStep]
+    holdout: Held | None
+    experiments: list[Experiment]
+
+
 class Window(Shape):
     """Which decisions are kept."""
 

@@ -364,6 +364,27 @@ def backtest(
         work.write(out, title or f"Backtest of {named}", book, result, tallies)
 
 
+@app.command()
+def report(
+    triggers: Annotated[list[str] | None, typer.Argument(help="Triggers; all of the rules' unless given.")] = None,
+    from_: Annotated[str, typer.Option("--from", help="Moments from this instant on (ISO 8601).")] = "",
+    to: Annotated[str, typer.Option("--to", help="Moments before this instant.")] = "",
+    within: Annotated[str, typer.Option(help="How long after a moment an order counts.")] = "P7D",
+    touch: Annotated[
+        str, typer.Option(help="The last message that was so has the order: sent, opened or clicked.")
+    ] = "sent",
+    out: Annotated[Path | None, typer.Option(help="A file for all figures, as JSON.")] = None,
+    data_dir: RunningDev = None,
+) -> None:
+    """What came of triggers: moments, reasons, reactions, orders and money; against hold-outs, arm by arm."""
+    from opportune import report as work
+
+    told = asyncio.run(work.ask(_environment(data_dir), triggers or [], (from_, to, within, touch)))
+    work.show(told, Terminal())
+    if out is not None:
+        out.write_bytes(orjson.dumps(told, option=orjson.OPT_INDENT_2))
+
+
 @profile_app.command("edit")
 def profile_edit(
     address: Address,

@@ -433,7 +433,10 @@ class Journeys(Elsewhere):
                     consented["text"] = said.text
             if state == consent.DENIED or (state is None and not rule.opt_out):
                 reason, detail = "no_consent", consented
-        if run.context.get("arm") == CONTROL:
+        # Whom a comparison holds back would else have been sent to, so that both sides of it are alike.
+        if reason is None and (held_out := trigger.limits.holds_out(p, now_ms)) is not None:
+            reason, detail = "holdout", held_out
+        if reason is None and run.context.get("arm") == CONTROL:
             reason, detail = CONTROL, run.context["experiment"]
         after = trigger.program[run.at + 1] if trigger.skips_late and run.at + 1 < len(trigger.program) else None
         if self.late_ms and isinstance(after, Wait | WaitFor) and self._due(after, now_ms) <= self.clock_ms:

@@ -127,10 +127,14 @@ class Limits:
     names: tuple[tuple[str, str], ...] = ()
     counts: tuple[tuple[int, int], ...] = ()
 
+    def holds_out(self, profile: Profile, now_ms: int) -> dict[str, Any] | None:
+        """The particulars, if he is one of those who are sent nothing, to see what sending does."""
+        if self.holdout is None or not self.holdout.judge(profile, now_ms)[0]:
+            return None
+        return {"rule": self.holdout.text, "until": None}
+
     def refuses(self, profile: Profile, now_ms: int, shop_zone: tzinfo) -> tuple[str, dict[str, Any]] | None:
-        """The reason why nothing is sent now, and its particulars; quiet hours apart."""
-        if self.holdout is not None and self.holdout.judge(profile, now_ms)[0]:
-            return "holdout", {"rule": self.holdout.text, "until": None}
+        """The cap that holds back, and its particulars; quiet hours and hold-outs apart."""
         for cap in self.caps:
             until_ms = cap.until(profile, now_ms, shop_zone)
             if until_ms is not None:

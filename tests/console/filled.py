@@ -11,6 +11,7 @@ import orjson
 from console.api import Reader, make_app
 from console.callers import Callers
 from console.decisions import DecisionWindow
+from console.reports import Reports
 from profiles.codec import encode
 from profiles.ids import address_of, shard_of
 from profiles.moments import DAY_MS
@@ -78,9 +79,9 @@ class Shell:
         )
         assert await self.store.commit([write]) == []
 
-    def reader(self) -> Reader:
+    def reader(self, reports: Reports | None = None) -> Reader:
         """What the API reads from."""
-        return Reader(self.store, self.clock, SECRET, self.window)
+        return Reader(self.store, self.clock, SECRET, self.window, reports=reports)
 
     def client(self) -> httpx.AsyncClient:
         """Asks the app in this process."""
