@@ -38,6 +38,8 @@ topics_app = typer.Typer(no_args_is_help=True, help="Make or check the topics th
 app.add_typer(topics_app, name="topics")
 store_app = typer.Typer(no_args_is_help=True, help="Move what the store holds.")
 app.add_typer(store_app, name="store")
+fit_app = typer.Typer(no_args_is_help=True, help="Find the parameters of models from a history.")
+app.add_typer(fit_app, name="fit")
 profile_app = typer.Typer(no_args_is_help=True, help="Edit, erase, merge or un-merge people. Each prints a receipt.")
 app.add_typer(profile_app, name="profile")
 segment_app = typer.Typer(no_args_is_help=True, help="List, export and form segments.")
@@ -383,6 +385,21 @@ def report(
     work.show(told, Terminal())
     if out is not None:
         out.write_bytes(orjson.dumps(told, option=orjson.OPT_INDENT_2))
+
+
+@fit_app.command("bgnbd")
+def fit_bgnbd(
+    file: Annotated[Path, typer.Argument(help="A history of orders: JSONL, CSV, text or Parquet; .gz too.")],
+    mapping: Annotated[Path, typer.Option(help="How rows become events, as of `import`.")],
+    until: Annotated[str, typer.Option(help="Look at orders before this instant only (ISO 8601).")] = "",
+    unit: Annotated[str, typer.Option(help="The time in which alpha is told.")] = "P7D",
+) -> None:
+    """The parameters of P(alive) by BG/NBD, likeliest by a history; prints the trait to put into rules."""
+    from opportune import fit
+    from opportune.backtest import mapping_named
+
+    agreed = stream_settings.read(os.environ)[0]
+    print(fit.told(file, mapping_named(mapping), agreed, until, unit))
 
 
 @profile_app.command("edit")

@@ -57,11 +57,14 @@ class Reader:
     Attributes:
         read: how.
         kind: number, money (minor units of the shop's currency), time (epoch ms), span (ms), text, or any.
+        falls: of a whole number from 0 that between events only falls: (profile, level) -> the instant at which it is
+            less, so that a rule need not look at every number on the way.
     """
 
     read: Read
     kind: str
     reads: Reads
+    falls: Callable[[Profile, int], int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

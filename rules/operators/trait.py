@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
@@ -12,7 +13,7 @@ from profiles.state import TRAITS, Profile
 from rules.compare import NUMERIC, Test, numeric, words
 from rules.documents import Node
 from rules.entities import day_of, midnight
-from rules.spec import UNREADABLE, Judged, OperatorSpec, Reader, Reads, RuleExample, Scope, shown
+from rules.spec import UNREADABLE, Judged, OperatorSpec, Read, Reader, Reads, RuleExample, Scope, shown
 from rules.verdict import NO, Answer, Judge, all_of
 from rules.words import Tongue
 
@@ -110,11 +111,28 @@ def _judge(node: Node, reader: Reader, scope: Scope) -> tuple[Judge, str, Reads]
 
 
 def _compared(reader: Reader, test: Test, absent: bool) -> Judge:
-    read = reader.read
+    read, falls = reader.read, reader.falls
+    if falls is not None:
+        return _falling(read, falls, test, absent)
 
     def judge(profile: Profile, now_ms: int) -> Answer:
         value, until_ms = read(profile, now_ms)
         return absent if value is None else test(value), until_ms
+
+    return judge
+
+
+def _falling(read: Read, falls: Callable[[Profile, int], int], test: Test, absent: bool) -> Judge:
+    """Of a number that only falls: the answer stays until it has fallen to the first number of another answer."""
+
+    def judge(profile: Profile, now_ms: int) -> Answer:
+        value, until_ms = read(profile, now_ms)
+        if value is None:
+            return absent, until_ms
+        holds = test(value)
+        while value > 0 and test(value - 1) == holds:
+            value -= 1
+        return holds, falls(profile, value) if value > 0 else FOREVER
 
     return judge
 

@@ -243,6 +243,7 @@ TRAITS: Final[dict[str, Any]] = {
     "spent_value": {"sum": "dice_rolled.value"},
     "last_channel": {"last": "page_viewed.channel"},
     "first_buy": {"first": "order.time"},
+    "alive": {"p_alive": "order", "model": {"r": 0.243, "alpha": 4.414, "a": 0.793, "b": 2.426, "unit": "PT12H"}},
     "gap": {"mean_gap": "order", "min_samples": 2},
     "rfm": {
         "rfm": {
@@ -504,6 +505,7 @@ def traits() -> st.SearchStrategy[dict[str, Any]]:
         ("custom.likes", chosen({"contains": "tea"}, {"contains_all": ["tea", "jam"]}, {"contains_any": ["jam", "cup"]})),
         ("age", numbers(16, 17, 18)),
         *((name, chosen(*({"anniversary_within": ahead} for ahead in ("PT12H", "P1D", "P30D")))) for name in ("birth_date", "first_order_at")),
+        ("alive", numbers(20, 50, 75, 90, 99)),
         ("usual_hour", numbers(0, 12, 22, 23)),
         ("interests.tools", numbers(0, 1, 2, 5, 7)),
         ("interests.top", chosen({"eq": "tools"}, {"ne": "garden"}, {"exists": True})),
@@ -544,6 +546,16 @@ def consents() -> st.SearchStrategy[dict[str, Any]]:
         st.sampled_from(["*", "sale", "news"]),
         st.sampled_from(["granted", "denied", "unknown", ["granted", "unknown"]]),
     )
+
+
+@lru_cache
+def lapses() -> st.SearchStrategy[dict[str, Any]]:
+    """Who has stopped buying."""
+    asked = (
+        "three_months", "P28D", {"never_bought": "P7D"}, {"times": 3, "of": "gap"}, {"times": 1.5, "of": "gap", "else": "P1M"},
+        {"alive_below": 80, "of": "alive"}, {"alive_below": 40, "of": "alive"},
+    )  # fmt: skip
+    return st.builds(lambda one: {"lapsed": one}, st.sampled_from(asked))
 
 
 @lru_cache
@@ -625,6 +637,7 @@ def rules(*, carts: bool = False) -> st.SearchStrategy[dict[str, Any]]:
         traits(),
         consents(),
         dates(),
+        lapses(),
         goals(),
         entities(),
         *([orderly(), orderly()] if carts else []),

@@ -209,6 +209,8 @@ class Naive:
             return not self._did(rule, rule["did_not"], now_ms)
         if "trait" in rule:
             return self._trait(rule, now_ms)
+        if "lapsed" in rule:
+            return self._has_lapsed(rule["lapsed"], now_ms)
         if "session" in rule:
             return self._session(rule["session"], now_ms)
         if "time" in rule:
@@ -227,6 +229,27 @@ class Naive:
         if "sequence" in rule:
             return self._followed(rule["sequence"], [], now_ms)
         raise AssertionError(rule)
+
+    def _has_lapsed(self, asked: Any, now_ms: int) -> bool:
+        presets = {"three_months": "P3M", "half_year": "P6M", "year": "P1Y", "never_bought": {"never_bought": "P1M"}}
+        asked = presets.get(asked, asked) if isinstance(asked, str) else asked
+        times = [order.at_ms for order in self.orders(COUNTING, "")]
+        if isinstance(asked, dict) and "never_bought" in asked:
+            first_ms = min(one.at_ms for one in self.known)
+            return not times and now_ms >= later(first_ms, asked["never_bought"], self.zone)
+        if isinstance(asked, dict) and "alive_below" in asked:
+            alive = self.trait(asked["of"], now_ms)
+            return alive is not None and alive < asked["alive_below"]
+        if not times:
+            return False
+        if isinstance(asked, dict):
+            span_ms = self.trait(asked["of"], now_ms)
+            if span_ms is None and "else" not in asked:
+                return False
+            if span_ms is not None:
+                return bool(now_ms >= times[-1] + math.ceil(span_ms * Fraction(str(asked["times"]))))
+            asked = asked["else"]
+        return now_ms >= later(times[-1], asked, self.zone)
 
     def _followed(self, steps: list[dict[str, Any]], before: list[dict[str, Any]], now_ms: int) -> bool:
         """Whether the rest of a sequence came after what is before it, as it was asked to."""
@@ -776,6 +799,8 @@ class Naive:
             times = [order.at_ms for order in self.orders(COUNTING, "")]
             enough = len(times) >= spec.get("min_samples", 2)
             return (times[-1] - times[0]) // (len(times) - 1) if enough else None
+        if "p_alive" in spec:
+            return self._alive(spec["model"], now_ms)
         if "rfm" in spec:
             return self._rfm(spec["rfm"], part, now_ms)
         if "purchase_days" in spec:
@@ -787,6 +812,21 @@ class Naive:
         )
         what, _, field = spec[kind].partition(".") if isinstance(spec[kind], str) else (spec[kind], "", "")
         return self.value(spec, what, "times" if kind == "count" else kind, field, now_ms)
+
+    def _alive(self, model: dict[str, Any], now_ms: int) -> int | None:
+        """P(alive) by BG/NBD, in whole percent: by the formula, at this instant."""
+        times = [order.at_ms for order in self.orders(COUNTING, "")]
+        if not times:
+            return None
+        repeats = len({day_of(at_ms, self.zone) for at_ms in times}) - 1
+        if not repeats:
+            return 100
+        unit_ms = later(0, model["unit"], "UTC")
+        # In milliseconds throughout, as the engine: at the last place of a percent the order of operations shows.
+        alpha_ms = model["alpha"] * unit_ms
+        grown = (alpha_ms + now_ms - times[0]) / (alpha_ms + times[-1] - times[0])
+        odds = model["a"] / (model["b"] + repeats - 1) * grown ** (model["r"] + repeats)
+        return int(100 / (1 + odds))
 
     def _rfm(self, spec: dict[str, Any], part: str, now_ms: int) -> int | None:
         orders = [
