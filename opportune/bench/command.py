@@ -7,7 +7,7 @@ from collections.abc import Callable
 from statistics import median
 from typing import Final, NamedTuple
 
-from opportune.bench import core, job, scale
+from opportune.bench import core, job, reads, scale
 from opportune.bench.job import Stretch
 from opportune.bench.shop import Load
 
@@ -20,11 +20,13 @@ class Size(NamedTuple):
     Attributes:
         core_events: of the core by itself.
         others: segments that cannot be touched.
+        reads: answers of the API, of each kind.
         customers, events: of the whole job: its base, and the steady stream over it.
     """
 
     core_events: int
     others: int
+    reads: int
     customers: int
     events: int
 
@@ -32,7 +34,7 @@ class Size(NamedTuple):
 SCALES: Final = {"smoke": (200, 1.0, 1), "real": (10_000, 20.0, 3)}
 """Customers, seconds a turn, turns of each kind."""
 
-SIZES: Final = {"smoke": Size(300, 40, 400, 2_000), "real": Size(40_000, 980, 100_000, 500_000)}
+SIZES: Final = {"smoke": Size(300, 40, 40, 400, 2_000), "real": Size(40_000, 980, 4_000, 100_000, 500_000)}
 
 
 def main(
@@ -59,6 +61,9 @@ def main(
     say(f"core, CPU time a call (seed {SEED}, {wanted.core_events:,} events, digest {digest})")
     for cost in costs:
         say(f"  {cost.name:<28} {cost.us:8.2f} µs   {cost.said}")
+    say("answers of the API over HTTP, one after another, who asks on the same core")
+    for one in asyncio.run(reads.measure(Load(SEED, wanted.core_events), wanted.reads)):
+        say(f"  {one.name:<28} p50 {one.p50_ms:.1f} ms, p99 {one.p99_ms:.1f} ms, {one.requests:,} requests")
     load = Load(SEED, events or wanted.events, customers or wanted.customers)
     result = asyncio.run(job.run(load, profile=profile, told=lambda line: say(f"  {line}")))
     say(
