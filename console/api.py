@@ -52,6 +52,7 @@ from rules.rulebook import CompiledSegment, Rulebook
 from rules.say import in_words
 from rules.spec import Judged
 from rules.undo import NotExact
+from stream.facts import Books, Met, read_told
 from stream.ports import ProfileStore
 from stream.rulebook import IN_FORCE, read_generation
 
@@ -112,6 +113,7 @@ class Reader:
         self.reports = reports
         self._sizes_ms = sizes_ms
         self._announced: bytes | None = None
+        self._known: tuple[Met, ...] = ()
         self._generation: Generation | None = None
         self._sizes: tuple[float, str, dict[str, int]] = (0.0, "", {})
 
@@ -124,9 +126,16 @@ class Reader:
         announced = await self.store.get_doc(IN_FORCE)
         if announced is None:
             raise Asked(503, "no_rules", "rules: a generation that a worker announced wanted, got none yet")
+        (first,) = await self.store.read_shards([0])
         if self._generation is None or announced != self._announced:
             self._generation = Generation(*read_generation(announced))
-            self._announced = announced
+            self._announced, self._books, self._known = announced, Books(self._generation.rulebook), ()
+        known, _ = read_told(first.generation)
+        if known != self._known:
+            for met in known:
+                await self._books.fetch(self.store, met.digest)
+            self._generation = Generation(self._books.knowing(known), self._generation.files)
+            self._known = known
         return self._generation
 
     async def sizes(self, generation: Generation) -> dict[str, int]:

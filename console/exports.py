@@ -87,6 +87,7 @@ async def members(
             if blob is None:
                 continue
             profile = decode(address, blob)
+            rulebook.lend(profile)
             since_ms = profile.members.get(small_id(segment))
             if since_ms is not None and (only is None or only.admits(profile)):
                 yield [_value(profile, rulebook, column, since_ms) for column in columns]

@@ -72,6 +72,7 @@ async def preview(
                     if blob is None:
                         continue
                     profile = decode(address, blob)
+                    rulebook.lend(profile)
                     if profile.forward:
                         continue
                     looked_at += 1

@@ -17,13 +17,13 @@ import msgpack
 
 from profiles.state import Cart, Consent, Instance, Line, Order, Profile, Refund, Sent, Session, Trait
 
-VERSION: Final = 4
+VERSION: Final = 5
 
 _pack: Callable[[Any], bytes] = msgpack.Packer(autoreset=True).pack
 _unpack = msgpack.unpackb
 
 _FORWARD, _LINKS, _RING, _TRAITS, _CONSENTS, _AGGS, _ORDERS, _CARTS = (1 << i for i in range(8))
-_SESSION, _MEMBERS, _TIMERS, _RUNS, _ENTRIES, _HELD, _ERASED, _INTEREST, _SENT = (1 << i for i in range(8, 17))
+_SESSION, _MEMBERS, _TIMERS, _RUNS, _ENTRIES, _HELD, _ERASED, _INTEREST, _SENT, _SWEPT = (1 << i for i in range(8, 18))
 
 UPGRADES: Final[dict[int, Callable[[list[Any]], list[Any]]]] = {
     1: lambda fields: [
@@ -32,6 +32,7 @@ UPGRADES: Final[dict[int, Callable[[list[Any]], list[Any]]]] = {
     ],  # 2 may hold ``erased_ms``, and a link without a forwarder; else they are alike.
     2: lambda fields: [3, *fields[1:]],  # 3 may hold ``interest``.
     3: lambda fields: [4, *fields[1:]],  # 4 may hold letters that went out.
+    4: lambda fields: [5, *fields[1:]],  # 5 may hold ``swept``.
 }
 """Version n -> the fields of version n + 1, from the fields of n."""
 
@@ -111,6 +112,9 @@ def encode(profile: Profile) -> bytes:
     if p.sent:
         flags |= _SENT
         add(p.sent)
+    if p.swept:
+        flags |= _SWEPT
+        add(p.swept)
     fields[4] = flags
     return _pack(fields)
 
@@ -180,6 +184,8 @@ def _decode(address: str, fields: list[Any]) -> Profile:
         p.interest = next(parts)
     if flags & _SENT:
         p.sent = [Sent(*one) for one in next(parts)]
+    if flags & _SWEPT:
+        p.swept = next(parts)
     if next(parts, parts) is not parts:
         raise ValueError("more parts than its flags name")
     return p

@@ -16,6 +16,7 @@ CARTS: Final = 4
 SESSION: Final = 8
 CONSENTS: Final = 16
 SEEN: Final = 32  # first_seen_ms changed
+FACTS: Final = 64  # of the whole base: other ones came
 PARTS: Final = 8  # number of bits reserved for parts
 
 ORDERS_MAX: Final = 200
@@ -203,6 +204,8 @@ class Profile:
         erased_ms: what happened up to then was erased; 0: nothing was (profiles/erasure.py).
         held: inputs that wait for an alarm's gate, oldest first (docs/decisions).
         interest: products of whose news the shard's index says that they may interest him.
+        swept: the number of the last sweep that it has met: of the facts that it is judged by.
+        facts: these facts (not stored).
         dirty: parts changed since the rules were last judged (not stored).
         folds: order folds, made when asked for (not stored).
     """
@@ -215,6 +218,7 @@ class Profile:
         "dirty",
         "entries",
         "erased_ms",
+        "facts",
         "first_seen_ms",
         "folds",
         "forward",
@@ -230,6 +234,7 @@ class Profile:
         "seen_ms",
         "sent",
         "session",
+        "swept",
         "timers",
         "traits",
     )
@@ -257,6 +262,8 @@ class Profile:
         self.erased_ms = 0
         self.held: list[list[Any]] = []
         self.interest: list[str] = []
+        self.swept = 0
+        self.facts: Any = None
         self.dirty = 0
         self.folds: dict[Any, Any] = {}
 

@@ -220,6 +220,8 @@ UNMERGE: Final = "unmerge"  # to a profile: it and `other` are two persons; both
 MERGE: Final = "merge"  # to a known user: you and `other`, a known user too, are one person; only ever an operator's
 PART: Final = "part"  # to an address that forwards to `other`: hold a profile of your own again; it is in `body`
 NEWS: Final = "news"  # to a partition: news of product `other`, for whom it may interest; the event is in `body`
+SWEEP: Final = "sweep"  # to a profile: of the base other things are known from now on; which, the rulebook says
+FACTS: Final = "facts"  # to a partition: the next generation of facts; it is in `body`
 MARK: Final = "mark"  # to a partition: its owner has claimed it; what was told it before lies before this in the log
 
 

@@ -30,6 +30,7 @@ from profiles.wire import Event
 from rules import traits
 from rules.assemble import CLASSES, compile_trigger
 from rules.documents import Node, did_you_mean, parse
+from rules.facts import Fact, together
 from rules.limits import POLICY_PARTS, counting
 from rules.members import static, staying
 from rules.predicates import conditions
@@ -105,6 +106,7 @@ class _Compiler:
         self.fields: dict[str, Field] = {}
         self.published: dict[str, PublishedTrait] = {}
         self.line_keeps: set[str] = set()
+        self.wanted: list[Fact] = []
         self.families: dict[str, Callable[[str], Reader]] = {}
         for document in documents:
             self._sort_out(document, zone, currency)
@@ -157,6 +159,7 @@ class _Compiler:
             earlier=earlier,
             published=tuple(self.published.values()),
             projections=projections,
+            wanted=together(self.wanted),
         )
 
     def _earlier(self, kept: Sequence[Version]) -> dict[tuple[str, str], CompiledTrigger]:
@@ -431,6 +434,9 @@ class _Compiler:
 
     def family(self, name: str, part: Callable[[str], Reader]) -> None:
         self.families[name] = part
+
+    def fact(self, fact: Fact) -> None:
+        self.wanted.append(fact)
 
     def publish(self, readers: Mapping[str, Reader]) -> None:
         for name, reader in readers.items():

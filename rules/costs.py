@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 from profiles.aggregates import KEPT_MAX
 from profiles.codec import encode
 from profiles.moments import FOREVER, HOUR_MS, parse_instant
-from profiles.state import CARTS, CONSENTS, ORDERS, SEEN, SESSION, TRAITS, Profile
+from profiles.state import CARTS, CONSENTS, FACTS, ORDERS, SEEN, SESSION, TRAITS, Profile
 from profiles.taxonomy import EVENT_TYPES
 from profiles.wire import Event
 from rules.engine import step
@@ -26,6 +26,7 @@ from rules.spec import Reads
 from rules.windows import CALENDAR
 
 FIRST: Final = "the first event"
+NEW_FACTS: Final = "new facts"
 _START_MS: Final = parse_instant("2026-01-01")
 _SAYS_TRAITS: Final = ("identified", "registered", "logged_in")
 _DURATION: Final = re.compile(r"P(?=.)(\d+[YMWD])*(T(\d+[HMS])+)?|\d+(ms|[smhdw])")
@@ -93,9 +94,12 @@ def _wakes(reads: Reads, rulebook: Rulebook) -> frozenset[str]:
 
 @cache
 def changing(part: int) -> tuple[str, ...]:
-    """The event types that change a part of a profile, told by their examples; ``FIRST`` for what the first event sets."""
+    """The event types that change a part of a profile, told by their examples; ``FIRST`` for what the first event sets, ``NEW_FACTS`` for
+    what is known of the whole base."""
     if part == SEEN:
         return (FIRST,)
+    if part == FACTS:
+        return (NEW_FACTS,)
     if part == SESSION:
         return tuple(sorted(name for name, one in EVENT_TYPES.items() if one.activity))
     if part == TRAITS:

@@ -24,7 +24,7 @@ from profiles.catalogue import Catalogue
 from profiles.codec import decode, encode
 from profiles.ids import PERSONAL, digest64, digest_of, kind_of, strength
 from profiles.moments import DAY_MS, FOREVER, MINUTE_MS, iso
-from profiles.state import CARTS, CONSENTS, RING_MAX, SEEN, Profile
+from profiles.state import CARTS, CONSENTS, FACTS, RING_MAX, SEEN, Profile
 from profiles.taxonomy import resolve
 from profiles.undo import Undo, pack_parting, read_parting
 from profiles.wire import (
@@ -40,6 +40,7 @@ from profiles.wire import (
     PROFILE_COMMANDS,
     RELEASE,
     RETURN,
+    SWEEP,
     UNMERGE,
     Command,
     Event,
@@ -71,6 +72,7 @@ _ROUNDS_MAX: Final = 8
 _STALE_MS: Final = MINUTE_MS
 _STATE_TRAITS: Final = (people.identified, people.registered)
 _HELD: Final = "held"
+FACTS_CAME: Final = "facts"
 _TIMER: Final = "timer"
 SEGMENT: Final = "segment"
 _PARTS_TOLD: Final = (
@@ -177,6 +179,11 @@ def content(kept: Kept, rulebook: Rulebook) -> tuple[str, bytes]:
     return "", orjson.dumps({"timer": name, "kind": kind, "due": iso(due_ms)})
 
 
+def swept(address: str, number: int, at_ms: int, *, backfill: bool = False) -> Command:
+    """What tells a profile to go by the facts of that number, which its shard has had from that instant on."""
+    return Command(SWEEP, address, "", (number, f"facts:{number}"), b"", at_ms, backfill=backfill, seen_ms=at_ms)
+
+
 class _Turn(Regrets):
     """One call of ``step``."""
 
@@ -198,6 +205,8 @@ class _Turn(Regrets):
         self.kept: Kept = ()  # what of the profile's own is being done just now
         self.is_moved = False  # what interests the customer may be something else now
         self.next_ms = 0  # the alarm, as it was last looked at
+        if rulebook.facts:
+            rulebook.lend(profile)
 
     # --- inputs -------------------------------------------------------------------------------------------------
 
@@ -280,6 +289,8 @@ class _Turn(Regrets):
             self._part(command)
         elif command.kind == MERGE:
             self._merge(command)
+        elif command.kind == SWEEP:
+            self._sweep(command)
         else:
             assert command.kind == ABSORB, command.kind
             if (p.timers or p.held) and not self._caught_up(command.seen_ms):
@@ -373,7 +384,7 @@ class _Turn(Regrets):
         seen_ms, kind, body = self.p.held.pop(0)
         doing, self.kept = self.kept, (_HELD, seen_ms, kind, body)
         if self.kept in self.without:
-            if kind != ABSORB:  # It has not been here, then: somebody may tell it again.
+            if kind not in (ABSORB, SWEEP):  # It has not been here, then: somebody may tell it again.
                 self.p.ring.pop(_message(decode_event(body)) if kind == FORWARD else _edit(decode_command(body)), None)
         else:
             self._do_held(seen_ms, kind, body)
@@ -384,7 +395,7 @@ class _Turn(Regrets):
         given.seen_ms = seen_ms
         before, self.backfill = self.backfill, given.backfill
         if isinstance(given, Command):
-            (self._absorb if kind == ABSORB else self._apply_edit)(given)
+            {ABSORB: self._absorb, EDIT: self._apply_edit, SWEEP: self._meet}[kind](given)
         else:
             self._apply(given, seen_ms)
         self.backfill = before
@@ -817,6 +828,33 @@ class _Turn(Regrets):
         self._acted(cause)
         if edit.set or edit.unset or edit.consents or bad or done.get("unknown"):
             self._receipt(command, "done", by=edit.by, **done)  # A list is on record as a whole.
+
+    def _sweep(self, command: Command) -> None:
+        """Meet what is new of the whole base, at its instant: after what was due before it."""
+        p = self.p
+        if p.forward or p.swept >= command.link[0]:
+            self.out.outcome = DUPLICATE
+        elif (p.timers or p.held) and not self._caught_up(command.seen_ms):
+            if any(held[1] == SWEEP and decode_command(held[2]).link >= command.link for held in p.held):
+                self.out.outcome = DUPLICATE
+            else:
+                self._hold(SWEEP, command.seen_ms, encode_command(command))
+        else:
+            self._meet(command)
+
+    def _meet(self, command: Command) -> None:
+        """Go by the facts of that number from now on."""
+        p = self.p
+        p.swept = command.link[0]
+        self.rb.lend(p)
+        p.folds.clear()
+        now_ms = p.seen_ms = max(p.seen_ms, command.seen_ms)
+        self.late_ms = self._late_by(now_ms)
+        self.stale = False
+        cause = (FACTS_CAME, command.link[1])
+        p.dirty |= FACTS
+        self._settle(now_ms, cause, now_ms)
+        self._acted(cause)
 
     def _list(self, lists: Mapping[str, bool], now_ms: int, cause: tuple[str, str]) -> None:
         """Put the customer into these static segments, or take him out, with all that follows."""

@@ -7,14 +7,16 @@ and a segment's readers always come after it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, field
 from datetime import tzinfo
 from typing import Any
 
 from profiles.ids import small_id
 from profiles.moments import FOREVER
-from profiles.state import CARTS, CONSENTS, ORDERS, SEEN, SESSION, TRAITS, Instance, Profile
+from profiles.state import CARTS, CONSENTS, FACTS, ORDERS, SEEN, SESSION, TRAITS, Instance, Profile
 from profiles.wire import Event
+from rules.facts import Fact, Facts
 from rules.interest import Interest
 from rules.predicates import Predicate
 from rules.program import Audience, CompiledTrigger, Entry, Leaving
@@ -92,6 +94,9 @@ class Rulebook:
     """(trigger, revision) -> a version of before, that journeys may still go by (``rules/versions.py``)."""
     published: tuple[PublishedTrait, ...] = ()
     projections: dict[str, Projection] = field(default_factory=dict)
+    wanted: tuple[Fact, ...] = ()
+    facts: tuple[Facts, ...] = ()
+    """Generations of facts, oldest first: each profile is judged by that which it has met."""
 
     # The index, made from the above.
     place: dict[int, int] = field(init=False)
@@ -210,6 +215,23 @@ class Rulebook:
             return trigger
         return self.earlier.get((run.trigger, run.revision), trigger)
 
+    def with_facts(self, facts: tuple[Facts, ...]) -> Rulebook:
+        """The same rules, knowing these facts; everything else is shared."""
+        other = copy(self)
+        other.facts = facts
+        return other
+
+    def lend(self, profile: Profile) -> None:
+        """Let a profile see the facts that it goes by. One of whom nothing is known yet begins with the newest."""
+        facts = self.facts
+        if not facts:
+            profile.facts = None
+            return
+        if not profile.first_seen_ms:
+            profile.swept = facts[-1].number
+        met = profile.swept
+        profile.facts = next((one for one in reversed(facts) if one.number <= met), facts[0] if met else None)
+
     def rank(self, name: str, source: str) -> int:
         """How good a source of that trait is; the greater is the better, of most traits all are alike."""
         known = self.fields.get(name)
@@ -225,7 +247,7 @@ class Rulebook:
     def _level(self, what: str, which: Any) -> int:
         if what == "segment":
             return self.level(self.segments[self.place[small_id(which)]])
-        if what == "part" and which in (TRAITS, SEEN, CONSENTS):
+        if what == "part" and which in (TRAITS, SEEN, CONSENTS, FACTS):
             return 1
         return 2 if (what, which) == ("part", ORDERS) else 3
 

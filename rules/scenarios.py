@@ -36,6 +36,8 @@ Or WHAT is ``expect`` and, parted by commas, what must be so at that instant, wi
     trait PATH VALUE | trait PATH none    a list as a|b
     outcome WORD                          of this customer's last input: applied, duplicate, held, forwarded
 
+``TIME base facts`` lets everybody be looked at, and everybody know at that instant what was found.
+
 Between lines every alarm fires at its very instant. After each input the profile is stored and loaded again, and
 events and commands go through their wire form, so a scenario also proves these.
 """
@@ -80,7 +82,8 @@ from profiles.wire import (
     encode_event,
 )
 from rules.compile import compile_rules
-from rules.engine import step
+from rules.engine import step, swept
+from rules.facts import FACTS_KEPT, Scan
 from rules.outcome import Step
 from rules.rulebook import Rulebook
 
@@ -159,6 +162,7 @@ class World:
         known = self.profiles.get(address)
         if known is None:
             known = self.profiles[address] = Profile(address)
+        self.rulebook.lend(known)
         return known
 
     def happen(self, event: Event) -> Step:
@@ -203,6 +207,17 @@ class World:
             # A late event may leave a timer in the past; but a fired one is gone.
             assert after_ms != due_ms, f"alarm of {address} at {iso(due_ms)} fires for ever"
         raise AssertionError(f"{_WAKES_MAX} wakes at most wanted, got more")
+
+    def learn(self) -> None:
+        """Look at everybody, and let everybody know at this instant what the base is like."""
+        scan = Scan(self.rulebook.wanted, self.now_ms)
+        for _, profile in sorted(self.profiles.items()):
+            self.rulebook.lend(profile)
+            scan.look(profile)
+        number = self.rulebook.facts[-1].number + 1 if self.rulebook.facts else 1
+        self.rulebook = self.rulebook.with_facts((*self.rulebook.facts[1 - FACTS_KEPT :], scan.found(number)))
+        for address in sorted(self.profiles):
+            self._take(address, swept(address, number, self.now_ms))
 
     def members(self, address: str) -> list[str]:
         """The segments that the address is in, by name."""
@@ -346,7 +361,10 @@ class _Script:
             now_ms, address, what = self._time(words[0]), _address(words[1]), words[2]
             if now_ms < world.now_ms:
                 raise self._bad(f"{iso(world.now_ms)} or later wanted, got {iso(now_ms)}: lines go on in time")
-            if what.split()[0] == "expect":
+            if line.split(None, 1)[1].split() == ["base", "facts"]:
+                world.until(now_ms, with_it=True)
+                world.learn()
+            elif what.split()[0] == "expect":
                 world.until(now_ms, with_it=True)
                 done.expected += 1
                 for wanted, found in self._expect(done, address, what.removeprefix("expect").strip()):

@@ -16,6 +16,7 @@ from profiles.people import SAID_BY
 from profiles.state import Profile
 from profiles.wire import Event
 from rules.documents import Node
+from rules.facts import Fact
 from rules.verdict import Judge
 from rules.words import Words
 
@@ -162,6 +163,10 @@ class Scope(Protocol):
 
     def field(self, field: Field) -> None:
         """Ask that statements of this field be checked, and ranked by their source."""
+        ...
+
+    def fact(self, fact: Fact) -> None:
+        """Ask for a number about the whole base."""
         ...
 
     def publish(self, readers: Mapping[str, Reader]) -> None:

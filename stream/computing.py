@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import orjson
@@ -28,6 +28,7 @@ from profiles.wire import (
     DEAD_LETTERS,
     ERASE,
     ERASURES,
+    FACTS,
     FORWARD,
     INPUT_TOPICS,
     MARK,
@@ -47,13 +48,15 @@ from profiles.wire import (
     encode_event,
     is_operators,
 )
-from rules.engine import SEGMENT, Kept, Stuck, content, is_broken, step
+from rules.engine import SEGMENT, Kept, Stuck, content, is_broken, step, swept
+from rules.facts import FACTS_KEPT
 from rules.outcome import APPLIED, DUPLICATE, ERASED, REFUSED, THROTTLED, Step
 from rules.rulebook import Rulebook
 from stream import effects, metrics
 from stream.alarms import GRACE_MS
 from stream.cache import Held
 from stream.effects import Batch, Draft, Shard
+from stream.facts import Books, Met
 from stream.group import Group, Input
 from stream.owned import Owned
 from stream.ports import Ids
@@ -136,7 +139,7 @@ class Computing:
     def __init__(
         self,
         owned: Owned,
-        rulebook: Rulebook,
+        books: Books,
         bugs: Bugs,
         ids: Ids,
         unread_from: Callable[[Group], int],
@@ -163,8 +166,9 @@ class Computing:
         self.last = last
         self.hands = hands
         self.interested = interested
-        self.rulebook = rulebook
         self.tells = log.isEnabledFor(logging.DEBUG)
+        self.books = books
+        self.rulebook = books.knowing(())
         self.clock_ms = clock_ms
         self.shards = owned.shards
         self.drafts: dict[int, Draft] = {}
@@ -288,8 +292,10 @@ class Computing:
         if isinstance(given, BadInput):
             self._dead(group, one, given.reason, str(given))
             return
-        if type(given) is Command and given.kind == MARK:
-            self.outcomes[topic, "mark"] += 1
+        if type(given) is Command and given.kind in (MARK, FACTS):
+            if given.kind == FACTS:
+                self._learn(group, one, given)
+            self.outcomes[topic, given.kind] += 1
             return
         address = given.address
         held = self.hands.get(address)
@@ -325,11 +331,13 @@ class Computing:
         # With all partitions here and abreast, everything before this input has been applied everywhere.
         gate_ms = max(group.gate_ms, min(at_ms, self.latest_ms)) if self.is_abreast else group.gate_ms
         without: tuple[Kept, ...] = ()
+        if shard.known:
+            self._meet(held, shard, gate_ms)
         try:
             out = step(
                 held.profile,
                 given,
-                self.rulebook,
+                shard.rulebook or self.rulebook,
                 gate_ms=gate_ms,
                 clock_ms=self.clock_ms,
                 goods=self.owned.shelf.goods,
@@ -459,11 +467,12 @@ class Computing:
         metrics.ALARMS.inc()
         shard.clock_ms = max(shard.clock_ms, gate_ms - 1)
         without: tuple[Kept, ...] = ()
+        self._meet(held, shard, gate_ms)
         try:
             out = step(
                 held.profile,
                 given,
-                self.rulebook,
+                self._book(held),
                 gate_ms=gate_ms,
                 clock_ms=self.clock_ms,
                 goods=self.owned.shelf.goods,
@@ -479,6 +488,69 @@ class Computing:
         self._collect(held, out)
         if held.batch == self.number:
             self._seal(held)
+
+    def _book(self, held: Held) -> Rulebook:
+        """The rules that a profile's shard goes by."""
+        return self.shards[held.shard].rulebook or self.rulebook
+
+    def _learn(self, group: Group, one: Input, given: Command) -> None:
+        """Every shard of the partition knows new facts from here on, each as of its own clock."""
+        digest, facts = self.books.learn(given.body)
+        for number in group.shards:
+            shard = self.shards[number]
+            if one.offset < shard.next[one.topic] or facts.number <= shard.newest:
+                continue
+            shard.clock_ms = max(shard.clock_ms, one.at_ms)
+            met = Met(facts.number, shard.clock_ms, digest, self.clock_ms == 0 and group.backfill)
+            shard.known = (*shard.known, met)[-FACTS_KEPT:]
+            shard.rulebook = self.books.knowing(shard.known)
+            shard.place = 0
+            self.owned.walking.add(number)
+            self._draft(number)
+
+    def _meet(self, held: Held, shard: Shard, gate_ms: int) -> None:
+        """Let a profile meet the facts that came since it was last here, each at its instant."""
+        if held.profile.swept >= shard.newest or not held.profile.first_seen_ms:
+            return
+        address = held.profile.address
+        for met in shard.known:
+            if met.number <= held.profile.swept:
+                continue
+            given = swept(address, met.number, met.at_ms, backfill=met.backfill)
+            without: tuple[Kept, ...] = ()
+            try:
+                out = step(
+                    held.profile,
+                    given,
+                    self._book(held),
+                    gate_ms=gate_ms,
+                    clock_ms=self.clock_ms,
+                    goods=self.owned.shelf.goods,
+                )
+            except Exception as error:
+                found = self._again(held, given, gate_ms, error)
+                if isinstance(found, Exception):
+                    self._restore(held)
+                    held.profile.swept = met.number  # He stays where he was until something that is read changes.
+                    log.error("facts cannot be met by a profile of shard %d: %s", shard.number, type(found).__name__)
+                    self.bugs.count()
+                    continue
+                out, without = found
+            if out.outcome != DUPLICATE:
+                self.done.append((address, given, gate_ms, without))
+                self._collect(held, out)
+
+    def walk(self, group: Group, number: int, names: Sequence[str], following: int) -> None:
+        """Let these profiles of a shard meet its newest facts; its walk goes on at ``following``."""
+        shard = self.shards[number]
+        for name in names:
+            held = self.hands.get(name)
+            if held is not None:
+                self._meet(held, shard, group.gate_ms)
+        shard.place = following if following < shard.ordinals else -1
+        if shard.place < 0:
+            self.owned.walking.discard(number)
+        self._draft(number)
 
     def _tell(self, held: Held, commands: list[Command], topic: str, offset: int, gate_ms: int) -> None:
         """Send commands: to the log always, and at once to an address of ours that is at hand.
@@ -514,12 +586,13 @@ class Computing:
             before = shard.taken.get((sender.shard, stream))
             if before is not None and (offset, ordinal) <= before:
                 continue
+            self._meet(target, shard, gate_ms)
             command.seen_ms = max(command.received_ms, target.profile.seen_ms)
             try:
                 out = step(
                     target.profile,
                     command,
-                    self.rulebook,
+                    self._book(target),
                     gate_ms=gate_ms,
                     clock_ms=self.clock_ms,
                     goods=self.owned.shelf.goods,
@@ -656,7 +729,7 @@ class Computing:
                 step(
                     fresh,
                     given,
-                    self.rulebook,
+                    self._book(held),
                     gate_ms=gate_then_ms,
                     clock_ms=self.clock_ms,
                     without=without,
@@ -688,7 +761,7 @@ class Computing:
                 out = step(
                     held.profile,
                     given,
-                    self.rulebook,
+                    self._book(held),
                     gate_ms=gate_ms,
                     clock_ms=self.clock_ms,
                     without=without,

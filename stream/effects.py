@@ -15,9 +15,11 @@ from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from profiles.wire import INPUT_TOPICS, Record, pack_record
+from rules.rulebook import Rulebook
 from stream import metrics
 from stream.cache import Held
 from stream.clock import monotonic_ns
+from stream.facts import Met, read_told, told
 from stream.ports import Log, ProfileStore, ShardState, ShardWrite
 
 log = logging.getLogger(__name__)
@@ -41,6 +43,9 @@ class Shard:
         tombs: how many tombstones it holds.
         trim: outbox entries published and acknowledged, to be cut off with the next write.
         idle: not written since the last beat.
+        known: the generations of facts that it knows, oldest first.
+        place: how far its walk is in letting profiles meet the newest; -1: all have.
+        rulebook: the rules, knowing these facts.
     """
 
     number: int
@@ -52,12 +57,22 @@ class Shard:
     tombs: int = 0
     trim: int = 0
     idle: bool = True
+    known: tuple[Met, ...] = ()
+    place: int = -1
+    rulebook: Rulebook | None = None
 
     @classmethod
     def of(cls, number: int, state: ShardState) -> Shard:
         """From what is stored."""
         cursor = [state.cursor.get(topic, 0) for topic in INPUT_TOPICS]
-        return cls(number, state.token, cursor, state.clock_ms, state.ordinals, dict(state.taken), state.tombs)
+        shard = cls(number, state.token, cursor, state.clock_ms, state.ordinals, dict(state.taken), state.tombs)
+        shard.known, shard.place = read_told(state.generation)
+        return shard
+
+    @property
+    def newest(self) -> int:
+        """The number of the newest facts that it knows; 0: of none."""
+        return self.known[-1].number if self.known else 0
 
     def cursor(self) -> dict[str, int]:
         """As the store wants it."""
@@ -204,7 +219,7 @@ def write_of(shard: Shard, draft: Draft | None, token: bytes, generation: str) -
         token=token,
         cursor=shard.cursor(),
         clock_ms=shard.clock_ms,
-        generation=generation,
+        generation=told(generation, shard.known, shard.place),
         trim=shard.trim,
     )
     shard.token = token

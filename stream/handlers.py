@@ -22,6 +22,7 @@ from profiles.ids import SHARDS, shard_of
 from profiles.moments import FOREVER, MINUTE_MS, Clock
 from profiles.state import Profile
 from profiles.wire import (
+    FACTS,
     INPUT_TOPICS,
     MARK,
     NEWS,
@@ -38,9 +39,10 @@ from stream.alarms import Gate
 from stream.cache import Cache, Held
 from stream.clock import LogClock, StoreClock, thread_cpu_ns, wall_ms
 from stream.computing import CATALOG_TOPIC, Bugs, Computing, Page
-from stream.effects import Batch, Shard
+from stream.effects import Batch, Draft, Shard
+from stream.facts import PAGE, WALK_EVERY_MS, Books, Scanner, digest_of, doc_of, key_in
 from stream.group import Group, Input
-from stream.owned import Owned, key_in
+from stream.owned import Owned
 from stream.ports import Ids, Log, LogRecord, ProfileStore
 from stream.settings import Own
 
@@ -92,6 +94,14 @@ class Progress(NamedTuple):
     alarms_ms: int
 
 
+class Piece(NamedTuple):
+    """A piece of a walk: a shard, the next of its profiles, and where its walk goes on."""
+
+    shard: int
+    names: list[str]
+    following: int
+
+
 class Handlers:
     """The engine of one worker."""
 
@@ -125,6 +135,8 @@ class Handlers:
         self._clock = clock
         self._ids = ids
         self._rulebook = rulebook
+        self._books = Books(rulebook)
+        self._scanner = Scanner(store, rulebook, partitions, clock.now_ms)
         self._own = own
         self._lane_max = max(1, own.buffer_events // 8)
         self._relaxed = relaxed
@@ -134,6 +146,7 @@ class Handlers:
         self._number = 0
         self._waking: set[str] = set()
         self._due_asked_ms = 0
+        self._walked_ms = 0
         self._news = asyncio.Event()
         self._turn = asyncio.Lock()
         self._wall_ms = wall_ms
@@ -152,6 +165,8 @@ class Handlers:
     def go_by(self, rulebook: Rulebook) -> None:
         """The generation in force is this; before the first input."""
         self._rulebook = rulebook
+        self._books = Books(rulebook)
+        self._scanner = Scanner(self._store, rulebook, self._owned.partitions, self._clock.now_ms)
 
     @property
     def goods(self) -> Catalogue:
@@ -188,7 +203,7 @@ class Handlers:
             raise Refused("\n".join(wrong))
         if isinstance(self._clock, StoreClock):
             await self._clock.learn()
-        for work in (self._pump(), self._beat(), self._watch_gates()):
+        for work in (self._pump(), self._beat(), self._watch_gates(), self._look_over()):
             self._tasks.append(asyncio.get_running_loop().create_task(self._guarded(work)))
 
     async def stop(self) -> None:
@@ -292,6 +307,12 @@ class Handlers:
             await effects.publish(self._out, [unpack_record(packed) for packed in left])
             shard.trim = len(left)
             self._owned.shards[shard.number] = shard
+            if shard.known:
+                for met in shard.known:
+                    await effects.read("facts", partial(self._books.fetch, self._store, met.digest))
+                shard.rulebook = self._books.knowing(shard.known)
+                if shard.place >= 0:
+                    self._owned.walking.add(shard.number)
         return shards
 
     async def release(self, partitions: Sequence[int]) -> None:
@@ -373,23 +394,24 @@ class Handlers:
     async def _turn_once(self) -> bool:
         inputs = self._abreast()
         wakes = await self._due()
-        if not inputs and not wakes:
+        walk = await self._next_page() if self._owned.walking else ()
+        if not inputs and not wakes and not walk:
             return False
         while inputs:
             # Whom news may interest is asked of the store, which must hold all that lies before it.
             told = next((place for place, (_, one) in enumerate(inputs) if _is_news(one)), len(inputs))
             if told:
                 last = told == len(inputs)
-                await self._process(inputs[:told], wakes if last else [])
-                inputs, wakes = inputs[told:], [] if last else wakes
+                await self._process(inputs[:told], wakes if last else [], walk if last else ())
+                inputs, wakes, walk = inputs[told:], [] if last else wakes, () if last else walk
             else:
                 many = next((place for place, (_, one) in enumerate(inputs) if not _is_news(one)), len(inputs))
                 await self._landed()
                 self._alive()
-                await self._process(inputs[:many], [], await self._interested(inputs[:many]))
+                await self._process(inputs[:many], [], (), await self._interested(inputs[:many]))
                 inputs = inputs[many:]
-        if wakes:
-            await self._process([], wakes)
+        if wakes or walk:
+            await self._process([], wakes, walk)
         return True
 
     async def _interested(self, inputs: list[tuple[Group, Input]]) -> dict[tuple[str, int], Page]:
@@ -410,6 +432,56 @@ class Handlers:
                 names += await effects.read("whom it may interest", ask)
             found[command.address, one.offset] = names, following
         return found
+
+    async def _next_page(self) -> Sequence[Piece]:
+        """The next profiles that are to meet new facts; now and then, for live traffic goes first."""
+        if self._wall_ms() - self._walked_ms < WALK_EVERY_MS:
+            return ()
+        self._walked_ms = self._wall_ms()
+        left = PAGE
+        found: list[Piece] = []
+        try:
+            for number in sorted(self._owned.walking):
+                shard = self._owned.shards[number]
+                some = max(0, min(left, shard.ordinals - shard.place))
+                names = await self._store.named(number, shard.place, some) if some else []
+                found.append(Piece(number, names, shard.place + some))
+                left -= some
+                if not left:
+                    break
+        except OSError as error:
+            log.warning("the store did not name profiles, asking again: %s", type(error).__name__)
+        return found
+
+    async def _look_over(self) -> None:
+        """Look the base over for facts, a page at a time, if partition 0 is ours; and tell what is found."""
+        while self._failure is None:
+            await asyncio.sleep(GATE_S)
+            ours = max(1, len(self._owned.shards))
+            metrics.SCANNED.labels("meet").set(1 - len(self._owned.walking) / ours)
+            group = self._owned.groups.get(0)
+            if not self._rulebook.wanted or group is None or not group.caught_up:
+                self._scanner.drop()
+                continue
+            newest = self._owned.shards[0].rulebook
+            try:
+                found = await self._scanner.go_on(newest.facts[-1] if newest is not None else None)
+                if found is None:
+                    continue
+                body, records = self._scanner.records(found, self._clock.now_ms())
+                await self._store.put_doc(doc_of(digest_of(body)), body)
+            except OSError as error:
+                log.warning("the store did not show the base, asking again: %s", type(error).__name__)
+                continue
+            async with self._turn:
+                if 0 not in self._owned.groups:
+                    continue
+                # In the outbox of shard 0: who does not own it any more tells nobody anything.
+                shard = self._owned.shards[0]
+                write = effects.write_of(shard, Draft(records), self._ids.token(), self._rulebook.hash)
+                await self._send(Batch([write], {0: records}, {}, {}, []))
+            while self._failure is None and 0 in self._owned.groups and self._owned.shards[0].newest < found.number:
+                await asyncio.sleep(GATE_S)  # Until we have read it ourselves: else we would look again.
 
     def _abreast(self) -> list[tuple[Group, Input]]:
         """What is ready of all partitions, in one order of logical time.
@@ -478,14 +550,15 @@ class Handlers:
         self,
         inputs: list[tuple[Group, Input]],
         wakes: list[tuple[Group, str, int]],
+        walk: Sequence[Piece],
         interested: dict[tuple[str, int], Page] | None = None,
     ) -> None:
         self._number += 1
-        last, hands = await self._load(inputs, wakes)
+        last, hands = await self._load(inputs, wakes, [name for one in walk for name in one.names])
         started_ns = thread_cpu_ns()
         turn = Computing(
             self._owned,
-            self._rulebook,
+            self._books,
             self._bugs,
             self._ids,
             self._gate.unread_from,
@@ -499,6 +572,8 @@ class Handlers:
         for group, address, due_ms in wakes:
             self._waking.add(address)
             turn.wake(group, address, due_ms)
+        for number, names, following in walk:
+            turn.walk(self._owned.groups[number % self._owned.partitions], number, names, following)
         stepped_ns = thread_cpu_ns()
         batch = turn.batch([address for _, address, _ in wakes])
         metrics.STEP.observe((stepped_ns - started_ns) / 1e9)
@@ -576,7 +651,7 @@ class Handlers:
     # --- profiles -----------------------------------------------------------------------------------------------
 
     async def _load(
-        self, inputs: list[tuple[Group, Input]], wakes: list[tuple[Group, str, int]]
+        self, inputs: list[tuple[Group, Input]], wakes: list[tuple[Group, str, int]], also: Collection[str]
     ) -> tuple[dict[str, int], dict[str, Held]]:
         """Bring what the batch needs.
 
@@ -596,8 +671,15 @@ class Handlers:
                 last[given.address] = place
                 for address in given.identifiers:
                     last.setdefault(address, -1)
+            elif type(given) is Command and given.kind == FACTS:
+                if not self._books.has(given.link[1]):
+                    # A store that went back may have lost what its shards are about to name again.
+                    keep = partial(self._store.put_doc, doc_of(digest_of(given.body)), given.body)
+                    await effects.read("that it keeps facts", keep)
             elif type(given) is Command and given.kind not in _NOBODYS and not given.address.startswith(PRODUCT):
                 last[given.address] = place
+        for address in also:
+            last.setdefault(address, -1)
         for _, address, _ in wakes:
             last[address] = len(inputs)
         _LOAD.inc((thread_cpu_ns() - started_ns) / 1e9)
@@ -708,7 +790,7 @@ class Handlers:
             if isinstance(self._clock, StoreClock):
                 low_ms = min((group.low_ms for group in self._owned.groups.values()), default=FOREVER)
                 metrics.LAG_SECONDS.set(max(0, self._clock.now_ms() - low_ms) / 1e3)
-            if any(group.gate_ms > group.woken_ms for group in self._owned.groups.values()):
+            if self._owned.walking or any(group.gate_ms > group.woken_ms for group in self._owned.groups.values()):
                 self._news.set()
 
 

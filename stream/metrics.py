@@ -114,6 +114,12 @@ CERTIFICATE_ENDS: Final = Gauge(
     "Looked at every hour, where TLS is spoken.",
     ["who"],
 )
+SCANNED: Final = Gauge(
+    "opportune_scan_progress_ratio",
+    "How far a scan of the base is, 0 to 1: `facts` on the worker that looks the base over, `meet` how many of this worker's "
+    "shards have let all their profiles meet the newest facts.",
+    ["scan"],
+)
 RULES: Final = Gauge(
     "opportune_rules", "The generation of rules under which this worker works: always 1.", ["generation"]
 )

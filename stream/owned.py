@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from itertools import islice
 
 from profiles.ids import shard_of, tomb_key
@@ -18,14 +17,10 @@ from profiles.wire import (
 )
 from stream.cache import Cache, Held
 from stream.effects import Shard
+from stream.facts import key_in
 from stream.group import COMMANDS, Group
 from stream.ports import ShardState
 from stream.shelf import Shelf
-
-
-def key_in(kind: str, partition: int, partitions: int) -> str:
-    """A key of that partition for what is told to nobody in it."""
-    return next(key for key in map(f"{kind}:{{}}".format, itertools.count()) if shard_of(key) % partitions == partition)
 
 
 class Owned:
@@ -39,6 +34,7 @@ class Owned:
         flying: address -> a profile whose write is under way; it is newer than the store's.
         news_keys: of each partition, a key for news of a product.
         shelf: the shop's catalogue.
+        walking: shards whose profiles are yet to meet the newest facts.
         by_log: (receiving shard, sending shard, stream) -> the last command that goes by the log only; later ones follow it.
         stored: all shards there are, by number, as the store had them when we claimed last.
     """
@@ -59,6 +55,7 @@ class Owned:
         self.flying: dict[str, Held] = {}
         self.by_log: dict[tuple[int, int, str], tuple[int, int]] = {}
         self.stored: list[ShardState] = []
+        self.walking: set[int] = set()
 
     def let_go(self, partition: int) -> None:
         """Own this partition no more."""
@@ -66,6 +63,7 @@ class Owned:
         self.cache.drop_shards(group.shards)
         for number in group.shards:
             del self.shards[number]
+            self.walking.discard(number)
         self.by_log = {lane: at for lane, at in self.by_log.items() if lane[0] in self.shards}
 
     def note_untaken(self, group: Group, newest: int) -> None:

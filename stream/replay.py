@@ -22,12 +22,15 @@ from typing import Generic, Protocol, TypeVar
 
 from profiles.catalogue import PRODUCT, PRODUCT_UPDATED, Catalogue, news_event, updated
 from profiles.errors import BadInput
+from profiles.ids import shard_of
 from profiles.moments import FOREVER
 from profiles.state import Profile
-from profiles.wire import Command, Event, Wake
-from rules.engine import SEGMENT, Kept, Stuck, step
+from profiles.wire import FACTS, Command, Event, Wake
+from rules.engine import SEGMENT, Kept, Stuck, step, swept
+from rules.facts import FACTS_KEPT
 from rules.outcome import Step
 from rules.rulebook import Rulebook
+from stream.facts import Books, Met
 
 Given = Event | Command
 Source = Callable[[], Iterable[Given]]
@@ -167,6 +170,11 @@ class Replay(Generic[Heard]):
     _queued: dict[str, int] = field(default_factory=dict)
     _interested: dict[str, set[str]] = field(default_factory=dict)
     _broken: set[str] = field(default_factory=set)
+    _known: dict[int, tuple[Met, ...]] = field(default_factory=dict)
+    _partitions: int = 0
+
+    def __post_init__(self) -> None:
+        self._books = Books(self.rulebook)
 
     def take(self, given: Given) -> None:
         """Take one input, after all alarms that are due before it.
@@ -179,6 +187,9 @@ class Replay(Generic[Heard]):
         if self._alarms and self._alarms[0][0] < self.now_ms:
             self.until(self.now_ms)
         given.seen_ms = self.now_ms
+        if type(given) is Command and given.kind == FACTS:
+            self._learn(given)
+            return
         if isinstance(given, Event) and given.address.startswith(PRODUCT):
             self._restock(given)
             return
@@ -235,6 +246,23 @@ class Replay(Generic[Heard]):
         """Leave out of the next pass what the profile at work had kept and cannot be done."""
         self.without[self.at_work] = (*self.without.get(self.at_work, ()), error.kept)
 
+    def _learn(self, given: Command) -> None:
+        """Let a partition know new facts from here on, and all of its profiles meet them."""
+        partition, _, partitions = given.other.partition("/")
+        self._partitions = int(partitions)
+        _, facts = self._books.learn(given.body)
+        known = self._known.get(int(partition), ())
+        if known and known[-1].number >= facts.number:
+            return
+        met = Met(facts.number, self.now_ms, given.link[1], given.backfill)
+        self._known[int(partition)] = (*known, met)[-FACTS_KEPT:]
+        for address in [one for one in self.profiles if shard_of(one) % self._partitions == int(partition)]:
+            if self.profiles[address].first_seen_ms:
+                self._step(address, swept(address, facts.number, self.now_ms))
+
+    def _book(self, address: str) -> Rulebook:
+        return self._books.knowing(self._known.get(shard_of(address) % self._partitions, ()))
+
     def _step(self, address: str, given: Given | Wake) -> Step | None:
         profile = self.profiles.get(address)
         if profile is None:
@@ -243,7 +271,8 @@ class Replay(Generic[Heard]):
             return None  # Until the next pass nobody knows how it is.
         self.at_work = address
         try:
-            out = step(profile, given, self.rulebook, without=self.without.get(address, ()), goods=self.goods)
+            book = self._book(address) if self._partitions else self.rulebook
+            out = step(profile, given, book, without=self.without.get(address, ()), goods=self.goods)
         except Exception:
             self._broken.add(address)
             raise

@@ -14,6 +14,7 @@ from rules.compile import compile_rules
 from rules.doubts import checked_rules
 from rules.rulebook import Rulebook
 from rules.versions import Version, superseded
+from stream.facts import Books, read_told
 from stream.ports import ProfileStore
 
 PACKS: Final = Path(rules.__file__).parent / "packs"
@@ -90,9 +91,16 @@ async def announce(
 
 
 async def in_force(store: ProfileStore) -> tuple[Rulebook, list[tuple[str, str]]] | None:
-    """The generation that workers announced last; ``None`` before any did."""
+    """The generation that workers announced last, with the facts of the first shard; ``None`` before any did."""
     value = await store.get_doc(IN_FORCE)
-    return read_generation(value) if value is not None else None
+    if value is None:
+        return None
+    rulebook, files = read_generation(value)
+    known, _ = read_told((await store.read_shards([0]))[0].generation)
+    books = Books(rulebook)
+    for met in known:
+        await books.fetch(store, met.digest)
+    return books.knowing(known), files
 
 
 def read_generation(value: bytes) -> tuple[Rulebook, list[tuple[str, str]]]:

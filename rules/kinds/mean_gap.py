@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
 from profiles.moments import FOREVER
-from profiles.state import Profile
+from profiles.state import FACTS, Profile
 from rules.documents import Node
-from rules.series import of_book, order_entries, source_of
+from rules.facts import Fact
+from rules.series import ORDER_READS, Entries, of_book, order_entries, source_of
 from rules.spec import UNREADABLE, Reader, Scope, TraitExample, TraitKind
 
 
@@ -22,7 +24,11 @@ def _mean_gap(spec: Node, node: Node, scope: Scope) -> Reader:
     if not source.is_order:
         spec.wrong("mean_gap: 'order' wanted")
         return UNREADABLE
+    fallback = node.get("fallback")
     entries = order_entries(source, "", "")
+    if fallback is not None:
+        fallback.choice(("base_mean",))
+        return _or_the_bases(source.key, entries, samples, scope)
 
     def read(profile: Profile, now_ms: int) -> tuple[Any, int]:
         times = [at_ms for at_ms, _ in entries(profile)]
@@ -31,10 +37,33 @@ def _mean_gap(spec: Node, node: Node, scope: Scope) -> Reader:
     return of_book(read, "span")
 
 
+def _or_the_bases(key: str, entries: Entries, samples: int, scope: Scope) -> Reader:
+    """Who has too few orders goes by the mean of those who have enough, by the last facts."""
+    name = f"mean_gap:{key}:{samples}"
+
+    def own(profile: Profile) -> int | None:
+        times = [at_ms for at_ms, _ in entries(profile)]
+        return (times[-1] - times[0]) // (len(times) - 1) if len(times) >= samples else None
+
+    def sample(profile: Profile, now_ms: int) -> list[tuple[str, int | Fraction]]:
+        gap_ms = own(profile)
+        return [("", gap_ms)] if gap_ms is not None else []
+
+    scope.fact(Fact(name, sample, ()))
+
+    def read(profile: Profile, now_ms: int) -> tuple[Any, int]:
+        gap_ms = own(profile)
+        if gap_ms is None and profile.facts is not None and (mean := profile.facts.mean(name)) is not None:
+            gap_ms = int(mean)
+        return gap_ms, FOREVER
+
+    return Reader(read, "span", ORDER_READS | {("part", FACTS)})
+
+
 SPEC = TraitKind(
     "mean_gap",
-    'Mean time between orders in ms, if there are `min_samples` (2); the API tells it as `{"ms": …}`.',
-    ("status_in", "min_samples"),
+    'Mean time between orders in ms, if there are `min_samples` (2); the API tells it as `{"ms": …}`. `fallback: base_mean`: else the mean of all who have, by the last facts.',
+    ("status_in", "min_samples", "fallback"),
     _compile,
     examples=(
         TraitExample(
@@ -45,6 +74,17 @@ SPEC = TraitKind(
             10d  ana  expect trait it none
             40d  ana  order_completed order_id=3 total=10
             40d  ana  expect trait it 1728000000
+            """,
+        ),
+        TraitExample(
+            "{mean_gap: order, min_samples: 2, fallback: base_mean}",
+            """
+            0d   bob  order_completed order_id=1 total=10
+            10d  bob  order_completed order_id=2 total=10
+            10d  ana  order_completed order_id=3 total=10
+            10d  ana  expect trait it none
+            11d  base facts
+            11d  ana  expect trait it 864000000
             """,
         ),
     ),

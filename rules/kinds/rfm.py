@@ -1,16 +1,18 @@
-"""``rfm``: recency, frequency and monetary value, scored by fixed thresholds."""
+"""``rfm``: recency, frequency and monetary value, scored by fixed thresholds, or by the quantiles of the base."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any, Final
 
 from profiles.moments import FOREVER
 from profiles.money import to_minor
-from profiles.state import Profile
+from profiles.state import FACTS, Profile
 from rules.documents import Node
-from rules.series import of_book, order_entries, source_of, windowed
-from rules.spec import Reader, Scope, TraitExample, TraitKind
+from rules.facts import Fact
+from rules.series import ORDER_READS, of_book, order_entries, source_of, windowed
+from rules.spec import Read, Reader, Scope, TraitExample, TraitKind
 from rules.windows import sliding
 
 RFM_PARTS: Final = ("r", "f", "m", "cell")
@@ -22,8 +24,11 @@ def _compile(name: str, spec: Node, node: Node, scope: Scope) -> dict[str, Reade
     ``recency``: ages, shortest first: the best score is for an order younger than the first.
     ``frequency``, ``monetary``: the lowest number for each score above 1. ``cell`` is the three digits.
     """
+    by = spec.get("by")
+    if by is not None and by.choice(("thresholds", "quantile")) == "quantile":
+        return _by_quantile(name, spec, scope)
     spec.known(
-        ("recency", "frequency", "monetary", "window", "status_in"), required=("recency", "frequency", "monetary")
+        ("recency", "frequency", "monetary", "window", "status_in", "by"), required=("recency", "frequency", "monetary")
     )
     order_node = spec.made("order")
     source = source_of(order_node, spec, scope)
@@ -77,11 +82,68 @@ def _compile(name: str, spec: Node, node: Node, scope: Scope) -> dict[str, Reade
     return {f"{name}.{part}": of_book(read, "number") for part, read in reads.items()}
 
 
+def _by_quantile(name: str, spec: Node, scope: Scope) -> dict[str, Reader]:
+    """Each of the three scored from 1 to ``scale`` by how many of the base's quantiles it is beyond, by the last facts."""
+    spec.known(("by", "scale", "window", "status_in"))
+    scale_node = spec.get("scale")
+    scale = scale_node.integer(least=2, most=10, default=5) if scale_node is not None else 5
+    shares = tuple(Fraction(place, scale) for place in range(1, scale))
+    source = source_of(spec.made("order"), spec, scope)
+    look = windowed(order_entries(source, "", scope.currency), sliding(source.window, spec))
+    stamped = order_entries(source, "", scope.currency)
+    facts = {part: f"rfm:{name}.{part}" for part in RFM_PARTS[:3]}
+
+    def measured(profile: Profile, now_ms: int) -> tuple[tuple[int, Any, Any] | None, int]:
+        values, until_ms = look(profile, now_ms)
+        return ((stamped(profile)[-1][0], len(values), sum(values)) if values else None), until_ms
+
+    def sampled(place: int) -> Callable[[Profile, int], list[tuple[str, Any]]]:
+        def sample(profile: Profile, now_ms: int) -> list[tuple[str, Any]]:
+            found, _ = measured(profile, now_ms)
+            if found is None:
+                return []
+            return [("", now_ms - found[0] if place == 0 else found[place])]
+
+        return sample
+
+    for place, part in enumerate(RFM_PARTS[:3]):
+        scope.fact(Fact(facts[part], sampled(place), shares))
+
+    def score(place: int) -> Read:
+        fact = facts[RFM_PARTS[place]]
+
+        def read(profile: Profile, now_ms: int) -> tuple[int | None, int]:
+            found, until_ms = measured(profile, now_ms)
+            if found is None or profile.facts is None or not profile.facts.samples(fact):
+                return None, until_ms
+            cuts = [profile.facts.quantile(fact, share) for share in shares]
+            if place:
+                return 1 + sum(found[place] > cut for cut in cuts), until_ms
+            ages = [found[0] + int(cut) for cut in cuts]  # Until when an order so long ago is younger than the cut.
+            edges = [edge_ms for edge_ms in ages if edge_ms > now_ms]
+            return 1 + len(edges), min([until_ms, *edges])
+
+        return read
+
+    reads = [score(place) for place in range(3)]
+
+    def cell(profile: Profile, now_ms: int) -> tuple[Any, int]:
+        scores = [read(profile, now_ms) for read in reads]
+        until_ms = min(until_ms for _, until_ms in scores)
+        if scores[0][0] is None:
+            return None, until_ms
+        return int("".join(str(one) for one, _ in scores)), until_ms
+
+    parts = zip(RFM_PARTS, (*reads, cell), strict=True)
+    return {f"{name}.{part}": Reader(read, "number", ORDER_READS | {("part", FACTS)}) for part, read in parts}
+
+
 SPEC = TraitKind(
     "rfm",
     "Scores from 1 to n + 1 by n fixed thresholds each: `recency` ages shortest first (the best score is for an order younger than"
     " the first), `frequency` and `monetary` the least number for each score above 1; none where no order is in the window."
-    " `.r`, `.f`, `.m`, and `.cell`, the three digits.",
+    " `.r`, `.f`, `.m`, and `.cell`, the three digits."
+    " `by: quantile`, perhaps with `scale: 5`: a score is one more than the quantiles that it is beyond, by the last facts; the younger the better.",
     (),
     _compile,
     examples=(
@@ -94,6 +156,20 @@ SPEC = TraitKind(
             31d   ana  order_completed order_id=2 total=340
             31d   ana  expect trait it.cell 323
             400d  ana  expect trait it.cell none
+            """,
+        ),
+        TraitExample(
+            "{rfm: {by: quantile, scale: 2, window: {within: P1Y}}}",
+            """
+            0d   ana  order_completed order_id=1 total=60
+            8d   bob  order_completed order_id=2 total=10
+            9d   bob  order_completed order_id=3 total=10
+            9d   ana  expect trait it.cell none
+            10d  base facts
+            10d  ana  expect trait it.r 1, trait it.f 1, trait it.m 2
+            10d  bob  expect trait it.r 1, trait it.f 2, trait it.cell 121
+            11d  ana  order_completed order_id=4 total=1
+            11d  ana  expect trait it.cell 222
             """,
         ),
     ),

@@ -12,7 +12,7 @@ from typing import Any, Final
 from profiles.ids import small_id
 from profiles.moments import FOREVER
 from profiles.money import exponent, to_minor
-from profiles.state import Profile
+from profiles.state import FACTS, Profile
 from rules.documents import Node
 from rules.spec import UNREADABLE, Reader, Reads, Scope, TraitExample, TraitKind
 
@@ -27,7 +27,7 @@ def _compile(name: str, spec: Node, node: Node, scope: Scope) -> dict[str, Reade
     cuts_node, labels_node, back = node.get("cuts"), node.get("labels"), node.get("hysteresis")
     by = node.get("by")
     if by is not None:
-        by.choice(("cuts",))
+        by.choice(("cuts", "quantile"))
     for key, one in (("cuts", cuts_node), ("labels", labels_node)):
         if one is None:
             node.wrong(f"{key!r} is missing")
@@ -43,6 +43,10 @@ def _compile(name: str, spec: Node, node: Node, scope: Scope) -> dict[str, Reade
     if not 0 <= band < 1:
         assert back is not None
         back.wrong(f"hysteresis: a share from 0 to less than 1 wanted, got {back.found()}")
+    if by is not None and by.value == "quantile":
+        if cuts and not 0 < cuts[0] <= cuts[-1] < 1:
+            cuts_node.wrong(f"cuts by quantile: shares between 0 and 1 wanted, got {cuts_node.found()}")
+        return {name: _by_quantile(name, path, of, cuts, labels, band, node, scope)}
     if band:
         return {
             name: _remembered(name, path, of, list(zip(cuts, labels[1:], strict=True)), labels[0], band, node, scope)
@@ -56,6 +60,42 @@ def _compile(name: str, spec: Node, node: Node, scope: Scope) -> dict[str, Reade
         return labels[sum(value >= limit for limit in limits)], until_ms
 
     return {name: Reader(read, "text", of.reads)}
+
+
+def _by_quantile(
+    name: str,
+    path: str,
+    of: Reader,
+    cuts: list[Decimal],
+    labels: list[str],
+    band: Decimal,
+    node: Node,
+    scope: Scope,
+) -> Reader:
+    """Each cut is a segment: above that quantile of the base, by the last facts. Before there are any, no tier is known."""
+    held: list[tuple[int, str]] = []
+    reads: Reads = of.reads | {("part", FACTS)}
+    for cut, label in zip(cuts, labels[1:], strict=True):
+
+        def rule(ranked: dict[str, Node]) -> Node:
+            return node.made({"trait": node.made(path), "quantile": node.made(ranked)})
+
+        above = rule({"gt": node.made(cut)})
+        if band:
+            back = rule({"gt": node.made(cut), "less": node.made(band)})
+            above = node.made({"when": above, "stays_while": back})
+        segment = scope.made_segment(f"{name}.from_{label}", above, node)
+        held.append((small_id(segment), label))
+        reads |= {("segment", segment)}
+
+    def read(profile: Profile, now_ms: int) -> tuple[Any, int]:
+        value, until_ms = of.read(profile, now_ms)
+        if value is None or profile.facts is None:
+            return None, until_ms
+        reached = [label for segment, label in held if segment in profile.members]
+        return reached[-1] if reached else labels[0], FOREVER
+
+    return Reader(read, "text", reads)
 
 
 def _remembered(
@@ -98,7 +138,8 @@ def _remembered(
 SPEC = TraitKind(
     "tiers",
     "A trait that is a number as one of `labels`, by ascending `cuts` (amounts in the shop's currency): a tier begins at its cut."
-    " With `hysteresis: 0.05` it is left only 5 % below its cut; each cut is then a segment too, `NAME.from_LABEL`.",
+    " With `hysteresis: 0.05` it is left only 5 % below its cut; each cut is then a segment too, `NAME.from_LABEL`."
+    " `by: quantile`: cuts are shares of the base, by the last facts: above `0.66` is who has more than what two thirds do not exceed.",
     ("by", "cuts", "labels", "hysteresis"),
     _compile,
     examples=(
@@ -124,6 +165,24 @@ SPEC = TraitKind(
             3h  ana  product_removed product=a
             3h  ana  product_added product=c price=89.99
             3h  ana  expect trait it small, out it.from_large
+            """,
+        ),
+        TraitExample(
+            "{tiers: revenue, by: quantile, cuts: [0.33, 0.66], labels: [low, middle, high], hysteresis: 0.1}",
+            """
+            trait revenue = {sum: order.total}
+            0d  bob  order_completed order_id=1 total=10
+            0d  cat  order_completed order_id=2 total=20
+            0d  ana  order_completed order_id=3 total=30
+            0d  ana  expect trait it none
+            1d  base facts
+            1d  ana  expect trait it high, in it.from_high
+            1d  cat  expect trait it middle
+            1d  bob  expect trait it low
+            2d  ana  order_refunded order_id=3 amount=11
+            2d  ana  expect trait it high
+            3d  ana  order_refunded order_id=3 amount=5 refund_id=again
+            3d  ana  expect trait it middle
             """,
         ),
     ),

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
-from profiles.moments import DAY_MS, FOREVER, Duration, local, parse_instant
+from profiles.moments import DAY_MS, FOREVER, Duration, iso, local, parse_instant
 from profiles.people import zone_of
-from profiles.state import TRAITS, Profile
+from profiles.state import FACTS, TRAITS, Profile
 from rules.compare import NUMERIC, Test, numeric, words
 from rules.documents import Node
 from rules.entities import day_of, midnight
+from rules.facts import Fact
 from rules.spec import UNREADABLE, Judged, OperatorSpec, Read, Reader, Reads, RuleExample, Scope, shown
 from rules.verdict import NO, Answer, Judge, all_of
 from rules.words import Tongue
@@ -21,6 +22,7 @@ _AGES = ("older_than", "newer_than")
 _NEXT = "within_next"
 _ANNIVERSARY = "anniversary_within"
 _YEAR_MS = 365 * DAY_MS
+QUANTILE = "quantile"
 _NUMBERS = ("number", "money", "span")
 _DATES = ("before", "after")
 _OPS = (
@@ -34,6 +36,7 @@ _OPS = (
     "under",
     "exists",
     "missing",
+    QUANTILE,
     *_AGES,
     _NEXT,
     _ANNIVERSARY,
@@ -51,7 +54,20 @@ def _trait(node: Node, scope: Scope) -> Judged:
     def value(profile: Profile, now_ms: int) -> Any:
         return shown(reader.read(profile, now_ms)[0], reader.kind, scope.currency)
 
-    return Judged("trait", f"{path} {text}", judge, reads, (), value)
+    asked = node.get(QUANTILE)
+    share = asked.get("gt") or asked.get("lte") if asked is not None and asked.is_map() else None
+    if share is None:
+        return Judged("trait", f"{path} {text}", judge, reads, (), value)
+    cut = Fraction(share.number())
+
+    def against(profile: Profile, now_ms: int) -> Any:
+        """The value, the cut it is compared with, and of which day the facts are."""
+        facts = profile.facts
+        at = facts.quantile(f"trait:{path}", cut) if facts is not None else None
+        known = {"cut": shown(at, reader.kind, scope.currency), "facts_of": iso(facts.as_of_ms)} if facts else {}
+        return {"value": value(profile, now_ms), **known}
+
+    return Judged("trait", f"{path} {text}", judge, reads, (), against)
 
 
 def _judge(node: Node, reader: Reader, scope: Scope) -> tuple[Judge, str, Reads]:
@@ -83,6 +99,11 @@ def _judge(node: Node, reader: Reader, scope: Scope) -> tuple[Judge, str, Reads]
             continue
         judges.append(_age(reader, operand, op, scope) if op in _AGES else _date(reader, operand, op))
         texts.append(f"{op.replace('_', ' ')} {operand.found()}")
+    ranked = node.get(QUANTILE)
+    if ranked is not None:
+        judges.append(_ranked(node, reader, ranked, scope))
+        texts.append(f"quantile {ranked.found()}")
+        reads |= {("part", FACTS)}
     for op in ("exists", "missing"):
         operand = node.get(op)
         if operand is not None:
@@ -91,7 +112,7 @@ def _judge(node: Node, reader: Reader, scope: Scope) -> tuple[Judge, str, Reads]
     rest = {
         key: one
         for key, one in node.items()
-        if key != "trait" and key not in (*_AGES, _NEXT, _ANNIVERSARY, *_DATES, "exists", "missing")
+        if key != "trait" and key not in (*_AGES, _NEXT, _ANNIVERSARY, *_DATES, QUANTILE, "exists", "missing")
     }
     if rest:
         part = Node(rest, node.file, node.line, node.where, node.mistakes)
@@ -133,6 +154,43 @@ def _falling(read: Read, falls: Callable[[Profile, int], int], test: Test, absen
         while value > 0 and test(value - 1) == holds:
             value -= 1
         return holds, falls(profile, value) if value > 0 else FOREVER
+
+    return judge
+
+
+def _ranked(node: Node, reader: Reader, operand: Node, scope: Scope) -> Judge:
+    """``{gt: 0.66}``: greater than what two thirds of the base do not exceed, by the last facts; ``less: 0.05``: or than
+    that less 5 %. Without facts there is no answer, and it does not hold."""
+    operand.known(("gt", "lte", "less"))
+    above, below, less = operand.get("gt"), operand.get("lte"), operand.get("less")
+    if (above is None) == (below is None):
+        operand.wrong("quantile: one of gt and lte wanted, with a share like 0.66")
+        return lambda profile, now_ms: NO
+    if reader is not UNREADABLE and reader.kind not in _NUMBERS:
+        operand.wrong(f"quantile: a trait that is a number wanted, got a {reader.kind}")
+        return lambda profile, now_ms: NO
+    share_node = above if above is not None else below
+    assert share_node is not None
+    share, band = Fraction(share_node.number()), Fraction(less.number()) if less is not None else Fraction(0)
+    for one, at in ((share, share_node), (band, less)):
+        if at is not None and not 0 <= one < 1:
+            at.wrong(f"quantile: a share from 0 to less than 1 wanted, got {at.found()}")
+    named = node.get("trait")
+    name = f"trait:{named.text()}" if named is not None else ""
+    read, wanted = reader.read, above is not None
+
+    def sample(profile: Profile, now_ms: int) -> list[tuple[str, int | Fraction]]:
+        value, _ = read(profile, now_ms)
+        return [("", value)] if value is not None else []
+
+    scope.fact(Fact(name, sample, (share,)))
+
+    def judge(profile: Profile, now_ms: int) -> Answer:
+        value, until_ms = read(profile, now_ms)
+        cut = profile.facts.quantile(name, share) if profile.facts is not None else None
+        if value is None or cut is None:
+            return False, until_ms
+        return (value > cut - abs(cut) * band) == wanted, until_ms
 
     return judge
 
@@ -286,6 +344,24 @@ def _words(rule: dict[str, Any], t: Tongue) -> str:
         said.append(
             t.pick(f"{name} has its anniversary within the next {ahead}", f"{name}: годовщина в течение {ahead}")
         )
+    if "quantile" in rest:
+        asked = rest.pop("quantile")
+        asked = asked if isinstance(asked, dict) else {}
+        share = t.value(asked.get("gt", asked.get("lte")))
+        less = (
+            t.pick(f" (less {t.value(asked['less'])})", f" (минус {t.value(asked['less'])})") if "less" in asked else ""
+        )
+        if "gt" in asked:
+            said.append(
+                t.pick(f"{name} is above the base's {share} quantile{less}", f"{name} выше квантиля базы {share}{less}")
+            )
+        else:
+            said.append(
+                t.pick(
+                    f"{name} is not above the base's {share} quantile{less}",
+                    f"{name} не выше квантиля базы {share}{less}",
+                )
+            )
     for op in ("exists", "missing"):
         if op in rest:
             there = t.there((op == "exists") == (rest.pop(op) is True))
@@ -340,6 +416,20 @@ SPEC = OperatorSpec(
             0d                ana  expect out, wake 2026-02-21T00:00
             2026-02-21T00:00  ana  expect in, wake 2026-03-01T00:00
             2026-03-01T00:00  ana  expect out, wake 2027-02-21T00:00
+            """,
+        ),
+        RuleExample(
+            "{trait: orders_paid, quantile: {gt: 0.5}}",
+            """
+            0d  ana  order_completed order_id=1 total=10
+            0d  bob  page_viewed
+            0d  cat  page_viewed
+            1d  ana  expect out
+            2d  base facts
+            2d  ana  expect in
+            2d  bob  expect out
+            3d  bob  order_completed order_id=2 total=10
+            3d  bob  expect in
             """,
         ),
         RuleExample(

@@ -63,6 +63,6 @@ def test_every_metric_has_a_meaning_a_unit_and_labels_that_no_client_writes() ->
         assert _UNIT.get(kind, _NAME).search(name), f"{name}: its ending says no unit"
         all_labels |= set(metric._labelnames)
     of_rules, of_code = {"trigger", "segment", "generation"}, {
-        "topic", "outcome", "reason", "stage", "partition", "result", "change", "what", "source", "type", "who", "route", "status",
+        "topic", "outcome", "reason", "stage", "partition", "result", "scan", "change", "what", "source", "type", "who", "route", "status",
     }  # fmt: skip
     assert all_labels <= of_rules | of_code

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from profiles.state import Profile
 
-KEPT: Final = tuple(name for name in Profile.__slots__ if name not in ("dirty", "folds"))
+KEPT: Final = tuple(name for name in Profile.__slots__ if name not in ("dirty", "facts", "folds"))
 """Everything that is stored."""
 
 

@@ -78,7 +78,7 @@ def full_profile() -> Profile:
     run = p.runs["t:k"] = Instance("t", "k", "rev", ADDRESS, "occasion", 5, ("page_viewed", "m1"))
     run.at, run.due_ms, run.context = 2, 70, {"because": [{"node": "n", "value": None}]}
     p.entries, p.held = {"t": [1, 5], "at:u:": [9]}, [[70, "forward", b"\x00\xff"]]
-    p.erased_ms, p.interest = 3, ["mug"]
+    p.erased_ms, p.interest, p.swept = 3, ["mug"], 2
     p.sent = [Sent(8, "t", "k", "1", ADDRESS, "occasion", 5)]
     return p
 
@@ -95,7 +95,6 @@ VERSION_1: Final = bytes.fromhex(
 )
 """``full_profile`` as version 1 wrote it, which knew no erasure."""
 
-
 VERSION_2: Final = bytes.fromhex(
     "dc001502cf0000018bcfe568000507cd7fff93a6757365723a3203a16d81a6616e6f6e3a619201a178c418ffffffffffffffff050000"
     "00000000000600000000000000930a005982a667656e64657293a16601a3776562a4746167739394a16101cb4004000000000000c302"
@@ -111,15 +110,25 @@ VERSION_2: Final = bytes.fromhex(
 
 def test_a_profile_that_version_2_wrote_is_read_as_it_was() -> None:
     found = decode(ADDRESS, VERSION_2)
-    assert profile_shape(found, "interest", "sent") == profile_shape(full_profile(), "interest", "sent")
-    assert found.interest == []
+    later = ("interest", "sent", "swept")
+    assert profile_shape(found, *later) == profile_shape(full_profile(), *later)
+    assert (found.interest, found.sent, found.swept) == ([], [], 0)
 
 
 def test_a_profile_that_version_1_wrote_is_read_as_it_was() -> None:
-    wanted = profile_shape(full_profile(), "erased_ms", "interest", "sent")
+    later = ("erased_ms", "interest", "sent", "swept")
     found = decode(ADDRESS, VERSION_1)
-    assert profile_shape(found, "erased_ms", "interest", "sent") == wanted
-    assert found.erased_ms == 0
+    assert profile_shape(found, *later) == profile_shape(full_profile(), *later)
+    assert (found.erased_ms, found.interest, found.sent, found.swept) == (0, [], [], 0)
+
+
+def test_a_profile_that_version_4_wrote_is_read_as_it_was() -> None:
+    wanted = full_profile()
+    wanted.swept = 0
+    blob = encode(wanted)
+    version_4 = blob.replace(b"\x05", b"\x04", 1)  # The first of its fields: else they are alike.
+    assert (version_4 != blob, blob.index(b"\x05")) == (True, 3)
+    assert profile_shape(decode(ADDRESS, version_4)) == profile_shape(wanted)
 
 
 def test_every_part_of_a_profile_is_kept() -> None:
@@ -167,7 +176,7 @@ def test_a_damaged_blob_is_refused_or_read_but_never_breaks_the_reader(data: st.
 
 
 @pytest.mark.parametrize(
-    "fields", [[], [5, 0, 0, -1, 0], [0, 0, 0, -1, 0], ["1", 0, 0, -1, 0], [1], [1, 0, 0, -1, 1], {1: 2}]
+    "fields", [[], [6, 0, 0, -1, 0], [0, 0, 0, -1, 0], ["1", 0, 0, -1, 0], [1], [1, 0, 0, -1, 1], {1: 2}]
 )
 def test_what_is_of_no_version_we_know_is_refused(fields: Any) -> None:
     with pytest.raises(BadBlob):
@@ -182,10 +191,10 @@ def test_an_older_version_is_upgraded_step_by_step(monkeypatch: pytest.MonkeyPat
         steps.append(fields[0])
         return [fields[0] + 1, *fields[1:]]
 
-    monkeypatch.setattr(codec, "VERSION", 6)
-    monkeypatch.setattr(codec, "UPGRADES", {4: upgrade, 5: upgrade})
+    monkeypatch.setattr(codec, "VERSION", 7)
+    monkeypatch.setattr(codec, "UPGRADES", {5: upgrade, 6: upgrade})
     assert profile_shape(decode(ADDRESS, old)) == profile_shape(full_profile())
-    assert steps == [4, 5]
+    assert steps == [5, 6]
 
 
 @pytest.mark.invariant("R26")
