@@ -342,7 +342,8 @@ class Naive:
             return None
         today = day_of(now_ms, self._where())
         day = "02-28" if born.endswith("02-29") and not _is_leap(int(today[:4])) else born[5:]
-        return int(today[:4]) - int(born[:4]) - (today[5:] < day)
+        years = int(today[:4]) - int(born[:4]) - (today[5:] < day)
+        return years if years >= 0 else None  # Who is not born yet has no age.
 
     def _is_anniversary(self, value: Any, ahead: str, now_ms: int) -> bool:
         """Whether so soon, or today, there is a day of a later year that is called alike."""

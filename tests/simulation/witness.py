@@ -205,7 +205,10 @@ class Witness:
         if due:
             raise Broken("R15", f"alarms of nobody: {due}")
         for segment in self._rules.segments:
-            members = set(at_once(store.members(segment.name, "", 1_000_000))[0])
+            try:
+                members = set(at_once(store.members(segment.name, "", 1_000_000))[0])
+            except IndexError:
+                raise Broken("R3", f"{segment.name}: a member whose number nobody was given") from None
             wanted = {address for address, profile in profiles.items() if segment.id in profile.members}
             if members != wanted:
                 raise Broken("R3", f"{segment.name}: members {sorted(members)}, by their profiles {sorted(wanted)}")
