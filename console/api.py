@@ -552,7 +552,7 @@ def _triggers(routes: APIRouter, reader: Reader) -> None:
         latest = reader.window.find(trigger=trigger, addresses=addresses, outcome=outcome, reason=reason, limit=limit)
         return json_answer({"window": reader.window_told(), "decisions": latest})
 
-    @routes.get("/api/v1/schemas", response_model=shapes.Schemas)
+    @routes.get("/api/v1/schemas", response_model=shapes.Schemas, responses=PROBLEMS)
     async def schemas() -> Response:
         """The published JSON Schemas of what crosses the topics, for consumers in any language."""
         return json_answer(

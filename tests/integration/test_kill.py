@@ -302,5 +302,6 @@ async def test_sigterm_stops_a_worker_cleanly_in_the_middle_and_nothing_is_told_
             # It went in order: what it had published it has not published again.
             found = await outcome(topics)
             assert found.doubles == 0
-            assert "warning" not in worker.words()
-            assert "error" not in worker.words()
+            # A young broker has no coordinator for the group yet: aiokafka says so, and asks again.
+            told = [line for line in worker.words().splitlines() if "GroupCoordinatorNotAvailableError" not in line]
+            assert [line for line in told if "warning" in line or "error" in line] == []

@@ -38,7 +38,7 @@ from tests.integration.parts import (
     until,
     working,
 )
-from tests.integration.test_kill import Outcome, differing, outcome, shops
+from tests.integration.test_kill import Outcome, applied, differing, outcome, shops
 
 __all__ = ["shops"]
 SECRET_BYTES = bytes.fromhex(SECRET)
@@ -64,6 +64,15 @@ async def asked(shop: Shop, topics: Topics) -> None:
         await log.stop()
 
 
+async def known_to_kafka(shop: Shop, topics: Topics) -> None:
+    """Wait until the group has told Kafka of all that is applied: it does with its beats."""
+
+    async def told_all() -> bool:
+        return sum((await committed(settings.read(shop.env))).values()) == await applied(topics)
+
+    await until(told_all, what="offsets told to Kafka")
+
+
 async def alarms(topics: Topics) -> list[tuple[str, int]]:
     return sorted(await topics.store.due(range(SHARDS), 1 << 60, 1_000_000))
 
@@ -78,6 +87,7 @@ async def told(shop: Shop, folder: Path, *, loses: bool) -> Outcome:
             await topics.settled()
             await asked(shop, topics)
             await topics.settled()
+            await known_to_kafka(shop, topics)
         await append(shop, producer, later)
         if loses:
             before = await outcome(topics)
@@ -132,6 +142,7 @@ async def test_only_an_empty_store_is_rebuilt_and_an_unfinished_one_is_not_worke
         await append(shop, producer, [as_record(event) for event in first.flow])
         async with working(shop):
             await topics.settled()
+            await known_to_kafka(shop, topics)
         before = await outcome(topics)
         with pytest.raises(Refused, match="an empty one wanted"):
             await asyncio.to_thread(rebuild, shop.env, "", terminal)
@@ -164,11 +175,7 @@ async def test_a_worker_whose_store_is_emptied_under_it_tells_nothing_again(
         await append(shop, producer, [as_record(event) for event in first.flow])
         async with processes(shop, tmp_path) as [worker]:
             await topics.settled(workers=[worker])
-
-            async def told_kafka() -> bool:
-                return bool(await committed(settings.read(shop.env)))
-
-            await until(told_kafka, what="offsets told to Kafka")
+            await known_to_kafka(shop, topics)
             before = {topic: len(found) for topic, found in topics.on.items() if topic.startswith("triggers.")}
             empty(shop)
             assert await worker.ended() == 1
