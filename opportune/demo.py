@@ -184,9 +184,18 @@ async def play(collector: str, write_key: str, clock: LogClock, seed: int) -> No
             for at_ms, body in shop.day(day, start_ms + day * DAY_MS):
                 clock.advance(at_ms)
                 body["timestamp"] = body["sentAt"] = iso(clock.now_ms())
-                answer = await client.post("/v1/batch", json={"batch": [body], "sentAt": body["sentAt"]})
-                answer.raise_for_status()
+                await _sent(client, {"batch": [body], "sentAt": body["sentAt"]})
             day += 1
             ahead_s = day / DAYS_PER_S - (monotonic_ms() - started_ms) / 1000
             if ahead_s > 0:
                 await asyncio.sleep(ahead_s)
+
+
+async def _sent(client: httpx.AsyncClient, batch: dict[str, Any]) -> None:
+    """Send as the SDKs do: what is busy is asked again, and a message told twice counts once."""
+    while True:
+        answer = await client.post("/v1/batch", json=batch)
+        if answer.status_code not in (429, 503):
+            answer.raise_for_status()
+            return
+        await asyncio.sleep(float(answer.headers.get("Retry-After", "1")))
