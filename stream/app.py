@@ -254,6 +254,11 @@ class Worker:
         self._ended.set()
 
     @property
+    def has_failed(self) -> bool:
+        """Whether something has ended it."""
+        return self._fault is not None
+
+    @property
     def partitions(self) -> list[int]:
         """What is ours now."""
         if self._app is None:

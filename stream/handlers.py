@@ -206,10 +206,16 @@ class Handlers:
         for work in (self._pump(), self._beat(), self._watch_gates(), self._look_over()):
             self._tasks.append(asyncio.get_running_loop().create_task(self._guarded(work)))
 
-    async def stop(self) -> None:
-        """Let what is under way end, and stop."""
-        await self.release(list(self._owned.groups))
-        waiting = set(self._tasks)
+    async def stop(self, *, broken: bool = False) -> None:
+        """Let what is under way end, and stop.
+
+        Args:
+            broken: the log is gone for us: what is under way is left to whoever claims our shards, who finds it in their
+                outboxes.
+        """
+        if not broken:
+            await self.release(list(self._owned.groups))
+        waiting = {*self._tasks, *self._flight}
         while waiting:  # The store's client swallows a cancellation now and then: ask until they have ended.
             for task in waiting:
                 task.cancel()

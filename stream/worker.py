@@ -140,7 +140,7 @@ class LiveWorker:
         """Finish what is under way and let go of everything."""
         self.is_member = False
         await self._worker.stop()
-        await self._handlers.stop()
+        await self._handlers.stop(broken=self._worker.has_failed)
         for watching in self._watches:
             watching.cancel()
         await self.store.close()

@@ -8,7 +8,7 @@ import pytest
 
 from stream.app import Fault
 from tests.conftest import Installation
-from tests.integration.parts import append, as_record, opened, producing, reading, working
+from tests.integration.parts import append, as_record, opened, producing, reading, until, working
 from tests.integration.test_hostile import USERS, added
 
 STALLED: dict[str, str] = {"stalled_ms": "2000", "request_ms": "2500"}
@@ -22,6 +22,25 @@ async def test_a_worker_that_stands_still_though_records_wait_ends(installation:
             await append(shop, producer, [as_record(added(user, "m", now_ms)) for user in USERS])
             with pytest.raises(Fault, match=r"the watchdog: .*progress within 2000 ms wanted, [0-9]+ records wait"):
                 await asyncio.wait_for(worker.wait(), 60)
+
+
+@pytest.mark.invariant("R8")
+async def test_a_worker_that_has_ended_stops_also_with_a_batch_that_nobody_takes_any_more(
+    installation: Installation,
+) -> None:
+    shop = await opened(installation, **STALLED)
+    async with producing(shop) as producer, working(shop) as worker:
+        now_ms = await worker.store.now_ms()
+        async with worker._handlers._turn:
+            await append(shop, producer, [as_record(added(user, "m", now_ms)) for user in USERS])
+            with pytest.raises(Fault, match="the watchdog"):
+                await asyncio.wait_for(worker.wait(), 60)
+            await worker._worker.stop()  # Its producer is gone.
+
+        async def is_publishing() -> bool:
+            return bool(worker._handlers._flight)
+
+        await until(is_publishing, what="a batch on its way out")
 
 
 @pytest.mark.invariant("R27")
