@@ -66,6 +66,7 @@ from rules.spec import GOAL_REACHED, Field
 
 NO_GOODS: Final = Catalogue(0)
 HELD_MAX: Final = 50
+HELD_BYTES_MAX: Final = 1 << 16
 _SLOWED: Final = (PAGE_VIEWS, CART_EVENTS)
 _EVERYTHING: Final = -1  # every bit: all parts and all statistics
 _ROUNDS_MAX: Final = 8
@@ -334,7 +335,7 @@ class _Turn(Regrets):
             Whether nothing that comes before ``until_ms`` is left: ``False`` when a gate is still shut.
         """
         p = self.p
-        gate_ms = FOREVER if len(p.held) >= HELD_MAX else self.gate_ms
+        gate_ms = FOREVER if _is_full(p.held) else self.gate_ms
         while True:
             due_ms = p.alarm_ms()
             self.next_ms = due_ms or 0
@@ -1060,16 +1061,23 @@ class _Turn(Regrets):
             says_before = cause[0] != ERASE
             gone = published.left(p, self.rb.published, self.rb.currency, now_ms, cause, says_before=says_before)
             self.out.records += gone
-        for segment in [one for one in self.rb.segments if one.id in p.members]:
-            self.out.members.append((segment.name, False))
+        places = self.rb.place
+        for place in sorted(places[one] for one in p.members if one in places):
+            name = self.rb.segments[place].name
+            self.out.members.append((name, False))
             if not self.backfill:
-                self.out.records.append(records.change(p, segment.name, False, now_ms, cause, now_ms))
+                self.out.records.append(records.change(p, name, False, now_ms, cause, now_ms))
 
     def _tell(
         self, kind: str, to: str, link: tuple[int, str], body: bytes, seen_ms: int, other: str | None = None
     ) -> None:
         about = self.p.address if other is None else other
         self.out.commands.append(Command(kind, to, about, link, body, seen_ms, backfill=self.backfill))
+
+
+def _is_full(held: list[list[Any]]) -> bool:
+    """Whether so much waits that no gate is worth more of it."""
+    return len(held) >= HELD_MAX or sum(len(body) for _, _, body in held) > HELD_BYTES_MAX
 
 
 def _message(event: Event) -> int:

@@ -66,6 +66,7 @@ log = logging.getLogger(__name__)
 BUGS_IN_A_ROW_MAX: Final = 50
 BUGS_PER_MINUTE_SHARE: Final = 0.01
 BUGS_COUNT_FROM: Final = 1_000
+LARGE_BYTES: Final = 16 << 10
 ORDERS_TOPIC: Final = INPUT_TOPICS.index(ORDER_EVENTS)
 CATALOG_TOPIC: Final = INPUT_TOPICS.index(CATALOG_EVENTS)
 
@@ -851,6 +852,7 @@ class Computing:
         """Everything as writes."""
         owned = self.owned
         writes = []
+        large = 0
         flying = owned.flying
         for number in sorted(self.drafts):
             draft = self.drafts[number]
@@ -869,7 +871,10 @@ class Computing:
                 if held.sealed_alarm_ms != held.alarm_ms:
                     held.alarm_ms = write.alarms[address] = held.sealed_alarm_ms
                 flying[address] = held
+                if len(blob) > LARGE_BYTES:
+                    large += 1
             writes.append(write)
+        metrics.LARGE.inc(large)
         self._count(draft.records for draft in self.drafts.values())
         changes = Counter((name, member) for draft in self.drafts.values() for name, _, member in draft.members)
         for (name, member), count in changes.items():

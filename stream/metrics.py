@@ -32,6 +32,11 @@ FOREIGN: Final = Counter(
     "Orders in another currency than the shop's without a rate: kept, but in no sum or average of money.",
 )
 DEAD: Final = Counter("opportune_dead_letters_total", "Events that could not be applied, by reason.", ["reason"])
+LARGE: Final = Counter(
+    "opportune_large_profiles_total",
+    "Writes of profiles that take more than 16 KiB: a customer with a hundred orders, or what an integration repeats "
+    "under ever new names. Nothing is cut; they cost store and time.",
+)
 BATCH: Final = Histogram(
     "opportune_batch_events", "Inputs in a batch.", buckets=(1, 10, 50, 100, 250, 500, 1000, 2000, 4000, 8000)
 )

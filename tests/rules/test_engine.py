@@ -16,7 +16,7 @@ from profiles.moments import HOUR_MS, iso, parse_instant
 from profiles.state import RING_MAX, Profile
 from profiles.wire import LINK, Command, Coordinates, Event, Wake, encode_event
 from rules.compile import compile_rules
-from rules.engine import Stuck, content, step
+from rules.engine import HELD_MAX, Stuck, content, step
 from rules.scenarios import check
 from tests.scenarios.pack import SHOP
 
@@ -126,6 +126,22 @@ def test_a_journey_that_cannot_be_done_is_named_and_the_profile_goes_on_without_
     assert before.session is None  # the visit's end, due in between, was not lost
     assert all(due_ms > wake.due_ms for due_ms in before.timers.values())
     assert step(before, added("m2", wake.due_ms, [ITEM]), book).outcome == "applied"
+
+
+@pytest.mark.invariant("R26")
+@pytest.mark.parametrize(("bytes_each", "fits"), [(10, HELD_MAX), (30_000, 3)])
+def test_what_waits_for_a_gate_is_bounded_by_number_and_by_bytes(bytes_each: int, fits: int) -> None:
+    book, profile = compile_rules(SHOP), Profile("user:1")
+    step(profile, added("m1", START_MS, [ITEM]), book)
+    late_ms = START_MS + 3 * 3_600_000
+    outcomes = [
+        step(
+            profile, added(f"late{n}", late_ms + n, [ITEM | {"name": "n" * bytes_each}]), book, gate_ms=START_MS
+        ).outcome
+        for n in range(fits + 1)
+    ]
+    assert outcomes == ["held"] * fits + ["applied"]
+    assert not profile.held
 
 
 @pytest.mark.invariant("R9")

@@ -7,9 +7,10 @@ import asyncio
 import orjson
 import pytest
 
+from profiles.codec import decode
 from profiles.ids import SHARDS
 from profiles.state import Profile
-from profiles.wire import DEAD_LETTERS, INPUT_TOPICS, PAGE_VIEWS, Event, Record, encode_event
+from profiles.wire import CUSTOMER_EVENTS, DEAD_LETTERS, INPUT_TOPICS, PAGE_VIEWS, Event, Record, encode_event
 from rules.compile import compile_rules
 from rules.verdict import Judge
 from stream import metrics
@@ -109,3 +110,29 @@ async def test_a_segment_that_could_not_be_judged_before_sets_no_event_aside_and
     await reader.stop()
     await running
     await engine.stop()
+
+
+@pytest.mark.invariant("R26")
+async def test_a_profile_beyond_sixteen_kibibytes_is_counted_and_kept_whole() -> None:
+    store, log = MemoryStore(LogClock()), MemoryLog(1)
+    rules = compile_rules([("rules", "segments: {known: {trait: t0, exists: true}}")])
+    engine = Handlers(store, log, LogClock(), SystemIds(), rules, Own(), 1, relaxed=True)
+    await engine.start()
+    reader = MemoryReader(log, engine, wall_ms)
+    await reader.assign([0])
+    running = asyncio.create_task(reader.run())
+    before = metrics.LARGE._value.get()
+    for number, traits in enumerate((1, 40), 1):
+        told = {f"t{name}": "x" * 500 for name in range(traits)}
+        event = Event(f"m{number}", "shop", "identified", number, number, "user:1", traits=told)
+        log.append(Record(CUSTOMER_EVENTS, event.address, encode_event(event)))
+        async with asyncio.timeout(120):
+            while not (engine.progress().is_settled and engine.progress().applied[CUSTOMER_EVENTS] == number):
+                await asyncio.sleep(0.01)
+        assert metrics.LARGE._value.get() - before == number - 1
+    await reader.stop()
+    await running
+    await engine.stop()
+    [blob] = await store.load(["user:1"])
+    assert blob is not None
+    assert len(decode("user:1", blob).traits) == 40
