@@ -130,7 +130,7 @@ class Reader:
         if self._generation is None or announced != self._announced:
             self._generation = Generation(*read_generation(announced))
             self._announced, self._books, self._known = announced, Books(self._generation.rulebook), ()
-        known, _ = read_told(first.generation)
+        known = read_told(first.generation).known
         if known != self._known:
             for met in known:
                 await self._books.fetch(self.store, met.digest)

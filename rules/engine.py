@@ -22,7 +22,7 @@ import orjson
 from profiles import edits, erasure, identity, people, sessions
 from profiles.catalogue import Catalogue
 from profiles.codec import decode, encode
-from profiles.ids import PERSONAL, digest64, digest_of, kind_of, strength
+from profiles.ids import PERSONAL, digest64, digest_of, kind_of, small_id, strength
 from profiles.moments import DAY_MS, FOREVER, MINUTE_MS, iso
 from profiles.state import CARTS, CONSENTS, FACTS, RING_MAX, SEEN, Profile
 from profiles.taxonomy import resolve
@@ -40,6 +40,7 @@ from profiles.wire import (
     PROFILE_COMMANDS,
     RELEASE,
     RETURN,
+    RULES,
     SWEEP,
     UNMERGE,
     Command,
@@ -74,6 +75,7 @@ _STALE_MS: Final = MINUTE_MS
 _STATE_TRAITS: Final = (people.identified, people.registered)
 _HELD: Final = "held"
 FACTS_CAME: Final = "facts"
+RULES_CAME: Final = "rules"
 _TIMER: Final = "timer"
 SEGMENT: Final = "segment"
 _PARTS_TOLD: Final = (
@@ -185,6 +187,12 @@ def swept(address: str, number: int, at_ms: int, *, backfill: bool = False) -> C
     return Command(SWEEP, address, "", (number, f"facts:{number}"), b"", at_ms, backfill=backfill, seen_ms=at_ms)
 
 
+def ruled(address: str, rulebook: Rulebook, at_ms: int, *, backfill: bool = False) -> Command:
+    """What tells a profile that these rules are in force, as of the instant at which it hears of it."""
+    link = (rulebook.number, f"rules:{rulebook.hash}")
+    return Command(RULES, address, "", link, b"", at_ms, backfill=backfill, seen_ms=at_ms)
+
+
 class _Turn(Regrets):
     """One call of ``step``."""
 
@@ -292,6 +300,8 @@ class _Turn(Regrets):
             self._merge(command)
         elif command.kind == SWEEP:
             self._sweep(command)
+        elif command.kind == RULES:
+            self._rules_came(command)
         else:
             assert command.kind == ABSORB, command.kind
             if (p.timers or p.held) and not self._caught_up(command.seen_ms):
@@ -385,7 +395,7 @@ class _Turn(Regrets):
         seen_ms, kind, body = self.p.held.pop(0)
         doing, self.kept = self.kept, (_HELD, seen_ms, kind, body)
         if self.kept in self.without:
-            if kind not in (ABSORB, SWEEP):  # It has not been here, then: somebody may tell it again.
+            if kind not in (ABSORB, SWEEP, RULES):  # It has not been here, then: somebody may tell it again.
                 self.p.ring.pop(_message(decode_event(body)) if kind == FORWARD else _edit(decode_command(body)), None)
         else:
             self._do_held(seen_ms, kind, body)
@@ -396,7 +406,7 @@ class _Turn(Regrets):
         given.seen_ms = seen_ms
         before, self.backfill = self.backfill, given.backfill
         if isinstance(given, Command):
-            {ABSORB: self._absorb, EDIT: self._apply_edit, SWEEP: self._meet}[kind](given)
+            {ABSORB: self._absorb, EDIT: self._apply_edit, SWEEP: self._meet, RULES: self._go_by}[kind](given)
         else:
             self._apply(given, seen_ms)
         self.backfill = before
@@ -855,6 +865,44 @@ class _Turn(Regrets):
         cause = (FACTS_CAME, command.link[1])
         p.dirty |= FACTS
         self._settle(now_ms, cause, now_ms)
+        self._acted(cause)
+
+    def _rules_came(self, command: Command) -> None:
+        """Meet rules that this profile was not judged by yet: after what was due before."""
+        p = self.p
+        if p.forward or not p.first_seen_ms:
+            self.out.outcome = DUPLICATE
+        elif (p.timers or p.held) and not self._caught_up(command.seen_ms):
+            if any(held[1] == RULES and decode_command(held[2]).link == command.link for held in p.held):
+                self.out.outcome = DUPLICATE
+            else:
+                self._hold(RULES, command.seen_ms, encode_command(command))
+        else:
+            self._go_by(command)
+
+    def _go_by(self, command: Command) -> None:
+        """Be in the segments, and await the moments, that the rules give somebody like this. To hear of it twice changes nothing.
+
+        What new rules find is no news: moments that they would have brought before are recorded as passed, and open nothing.
+        """
+        p, rb = self.p, self.rb
+        p.folds.clear()
+        now_ms = p.seen_ms = max(p.seen_ms, command.seen_ms)
+        self.late_ms = self._late_by(now_ms)
+        cause = (RULES_CAME, command.link[1])
+        for name in rb.gone:
+            if p.members.pop(small_id(name), None) is not None:
+                self.out.members.append((name, False))
+                if not self.backfill:
+                    self.out.records.append(records.change(p, name, False, now_ms, cause, now_ms))
+        for segment in [one for one in p.timers if isinstance(one, int) and one not in rb.place]:
+            del p.timers[segment]
+        p.dirty = 0
+        changed = self._judge(rb.everything, now_ms, cause, now_ms)
+        self.stale = True
+        self._segments_changed(changed, now_ms, cause)
+        self._set_timers(_EVERYTHING, now_ms, cause)
+        self.stale = False
         self._acted(cause)
 
     def _list(self, lists: Mapping[str, bool], now_ms: int, cause: tuple[str, str]) -> None:

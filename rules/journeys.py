@@ -80,7 +80,7 @@ class Journeys(Elsewhere):
                 name = prefix + key
                 if due_ms <= p.entries.get(name, NEVER)[0]:
                     continue  # That moment was served, or a later one was: an order taken back brings none again.
-                if due_ms <= now_ms and self.backfill:
+                if (due_ms <= now_ms and self.backfill) or (due_ms < now_ms and self.stale):
                     p.entries[name] = [due_ms]
                     self._enter(trigger, key, chance, now_ms, ("backfill", name))
                 else:

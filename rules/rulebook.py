@@ -97,6 +97,10 @@ class Rulebook:
     wanted: tuple[Fact, ...] = ()
     facts: tuple[Facts, ...] = ()
     """Generations of facts, oldest first: each profile is judged by that which it has met."""
+    number: int = 0
+    """Which generation it is: 1 for the first that an installation has, and one more for each that follows; 0: it stands alone."""
+    gone: tuple[str, ...] = ()
+    """Segments of generations before that it has no more."""
 
     # The index, made from the above.
     place: dict[int, int] = field(init=False)

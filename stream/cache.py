@@ -22,6 +22,7 @@ class Held:
         batch: number of the last batch that touched it.
         sealed: within a batch, the bytes that will be written unless another input changes the profile; else empty.
         sealed_alarm_ms: its alarm as sealed.
+        ruled: the number of the rules that it is known to have met.
     """
 
     profile: Profile
@@ -31,6 +32,7 @@ class Held:
     batch: int = 0
     sealed: bytes = b""
     sealed_alarm_ms: int | None = None
+    ruled: int = 0
 
 
 class Cache:

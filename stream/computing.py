@@ -48,7 +48,7 @@ from profiles.wire import (
     encode_event,
     is_operators,
 )
-from rules.engine import SEGMENT, Kept, Stuck, content, is_broken, step, swept
+from rules.engine import SEGMENT, Kept, Stuck, content, is_broken, ruled, step, swept
 from rules.facts import FACTS_KEPT
 from rules.outcome import APPLIED, DUPLICATE, ERASED, REFUSED, THROTTLED, Step
 from rules.rulebook import Rulebook
@@ -332,8 +332,8 @@ class Computing:
         # With all partitions here and abreast, everything before this input has been applied everywhere.
         gate_ms = max(group.gate_ms, min(at_ms, self.latest_ms)) if self.is_abreast else group.gate_ms
         without: tuple[Kept, ...] = ()
-        if shard.known:
-            self._meet(held, shard, gate_ms)
+        if shard.known or shard.is_new:
+            self._meet(held, shard, gate_ms, given.seen_ms)
         try:
             out = step(
                 held.profile,
@@ -468,7 +468,7 @@ class Computing:
         metrics.ALARMS.inc()
         shard.clock_ms = max(shard.clock_ms, gate_ms - 1)
         without: tuple[Kept, ...] = ()
-        self._meet(held, shard, gate_ms)
+        self._meet(held, shard, gate_ms, given.seen_ms)
         try:
             out = step(
                 held.profile,
@@ -509,47 +509,61 @@ class Computing:
             self.owned.walking.add(number)
             self._draft(number)
 
-    def _meet(self, held: Held, shard: Shard, gate_ms: int) -> None:
-        """Let a profile meet the facts that came since it was last here, each at its instant."""
+    def _meet(self, held: Held, shard: Shard, gate_ms: int, now_ms: int) -> None:
+        """Let a profile meet what is new since it was last here: rules, as of now; facts, each at its instant."""
+        number = self.rulebook.number
+        if shard.is_new and held.ruled < number:
+            held.ruled = number
+            if 0 <= shard.place <= held.profile.ordinal:
+                is_history = self.clock_ms == 0 and self.owned.groups[shard.number % self.owned.partitions].backfill
+                given = ruled(held.profile.address, self.rulebook, now_ms, backfill=is_history)
+                self._let_meet(held, shard, gate_ms, given)
         if held.profile.swept >= shard.newest or not held.profile.first_seen_ms:
             return
-        address = held.profile.address
         for met in shard.known:
-            if met.number <= held.profile.swept:
-                continue
-            given = swept(address, met.number, met.at_ms, backfill=met.backfill)
-            without: tuple[Kept, ...] = ()
-            try:
-                out = step(
-                    held.profile,
-                    given,
-                    self._book(held),
-                    gate_ms=gate_ms,
-                    clock_ms=self.clock_ms,
-                    goods=self.owned.shelf.goods,
-                )
-            except Exception as error:
-                found = self._again(held, given, gate_ms, error)
-                if isinstance(found, Exception):
-                    self._restore(held)
+            if met.number > held.profile.swept:
+                given = swept(held.profile.address, met.number, met.at_ms, backfill=met.backfill)
+                if not self._let_meet(held, shard, gate_ms, given):
                     held.profile.swept = met.number  # He stays where he was until something that is read changes.
-                    log.error("facts cannot be met by a profile of shard %d: %s", shard.number, type(found).__name__)
-                    self.bugs.count()
-                    continue
-                out, without = found
-            if out.outcome != DUPLICATE:
-                self.done.append((address, given, gate_ms, without))
-                self._collect(held, out)
+
+    def _let_meet(self, held: Held, shard: Shard, gate_ms: int, given: Command) -> bool:
+        """Whether he could meet it."""
+        without: tuple[Kept, ...] = ()
+        try:
+            out = step(
+                held.profile,
+                given,
+                self._book(held),
+                gate_ms=gate_ms,
+                clock_ms=self.clock_ms,
+                goods=self.owned.shelf.goods,
+            )
+        except Exception as error:
+            found = self._again(held, given, gate_ms, error)
+            if isinstance(found, Exception):
+                self._restore(held)
+                log.error(
+                    "%s: cannot be met by a profile of shard %d: %s", given.kind, shard.number, type(found).__name__
+                )
+                self.bugs.count()
+                return False
+            out, without = found
+        if out.outcome != DUPLICATE:
+            self.done.append((given.address, given, gate_ms, without))
+            self._collect(held, out)
+        return True
 
     def walk(self, group: Group, number: int, names: Sequence[str], following: int) -> None:
-        """Let these profiles of a shard meet its newest facts; its walk goes on at ``following``."""
+        """Let these profiles of a shard meet what is new; its walk goes on at ``following``."""
         shard = self.shards[number]
+        now_ms = max(shard.clock_ms, group.gate_ms - 1)
         for name in names:
             held = self.hands.get(name)
             if held is not None:
-                self._meet(held, shard, group.gate_ms)
+                self._meet(held, shard, group.gate_ms, now_ms)
         shard.place = following if following < shard.ordinals else -1
         if shard.place < 0:
+            shard.is_new = False
             self.owned.walking.discard(number)
         self._draft(number)
 
@@ -587,8 +601,9 @@ class Computing:
             before = shard.taken.get((sender.shard, stream))
             if before is not None and (offset, ordinal) <= before:
                 continue
-            self._meet(target, shard, gate_ms)
             command.seen_ms = max(command.received_ms, target.profile.seen_ms)
+            self._meet(target, shard, gate_ms, command.seen_ms)
+            command.seen_ms = max(command.seen_ms, target.profile.seen_ms)
             try:
                 out = step(
                     target.profile,
@@ -857,7 +872,7 @@ class Computing:
         for number in sorted(self.drafts):
             draft = self.drafts[number]
             draft.put_in_order()
-            write = effects.write_of(self.shards[number], draft, self.ids.token(), self.rulebook.hash)
+            write = effects.write_of(self.shards[number], draft, self.ids.token())
             for address, held in draft.touched.items():
                 if not held.sealed:
                     self._seal(held)

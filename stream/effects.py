@@ -19,7 +19,7 @@ from rules.rulebook import Rulebook
 from stream import metrics
 from stream.cache import Held
 from stream.clock import monotonic_ns
-from stream.facts import Met, read_told, told
+from stream.facts import Met, Standing, read_told, told
 from stream.ports import Log, ProfileStore, ShardState, ShardWrite
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,9 @@ class Shard:
         trim: outbox entries published and acknowledged, to be cut off with the next write.
         idle: not written since the last beat.
         known: the generations of facts that it knows, oldest first.
-        place: how far its walk is in letting profiles meet the newest; -1: all have.
+        place: how far its walk is in letting profiles meet what is new; -1: all have.
+        ruled: the rules under which it was worked last: their hash, and which generation they are.
+        is_new: its profiles from ``place`` on may not have met them.
         rulebook: the rules, knowing these facts.
     """
 
@@ -59,6 +61,8 @@ class Shard:
     idle: bool = True
     known: tuple[Met, ...] = ()
     place: int = -1
+    ruled: tuple[str, int] = ("", 0)
+    is_new: bool = False
     rulebook: Rulebook | None = None
 
     @classmethod
@@ -66,8 +70,21 @@ class Shard:
         """From what is stored."""
         cursor = [state.cursor.get(topic, 0) for topic in INPUT_TOPICS]
         shard = cls(number, state.token, cursor, state.clock_ms, state.ordinals, dict(state.taken), state.tombs)
-        shard.known, shard.place = read_told(state.generation)
+        rules, number, shard.is_new, shard.place, shard.known = read_told(state.generation)
+        shard.ruled = rules, number
         return shard
+
+    def go_by(self, rulebook: Rulebook) -> None:
+        """Work under these rules from now on; if they are new here, profiles are to meet them.
+
+        A worker of older rules that owns it in between lets nobody meet those; the newer ones are met again when they are back.
+        """
+        rules, number = self.ruled
+        if rules and rules != rulebook.hash:
+            self.is_new = rulebook.number > number and self.ordinals > 0
+            if self.is_new:
+                self.place = 0
+        self.ruled = rulebook.hash, rulebook.number
 
     @property
     def newest(self) -> int:
@@ -211,7 +228,7 @@ async def publish(out: Log, records: list[Record]) -> None:
     metrics.PUBLISH.observe((monotonic_ns() - started_ns) / 1e9)
 
 
-def write_of(shard: Shard, draft: Draft | None, token: bytes, generation: str) -> ShardWrite:
+def write_of(shard: Shard, draft: Draft | None, token: bytes) -> ShardWrite:
     """The write of a shard: moves its cursor and token, and stores what the draft holds."""
     write = ShardWrite(
         shard=shard.number,
@@ -219,7 +236,7 @@ def write_of(shard: Shard, draft: Draft | None, token: bytes, generation: str) -
         token=token,
         cursor=shard.cursor(),
         clock_ms=shard.clock_ms,
-        generation=told(generation, shard.known, shard.place),
+        generation=told(Standing(*shard.ruled, shard.is_new, shard.place, shard.known)),
         trim=shard.trim,
     )
     shard.token = token

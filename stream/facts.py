@@ -48,18 +48,39 @@ class Met(NamedTuple):
     backfill: bool
 
 
-def told(rules: str, known: tuple[Met, ...], place: int) -> str:
-    """What a shard's cursor record says of its generation: rules, facts, and how far its walk is (-1: round)."""
-    return f"{rules} {orjson.dumps([place, *map(list, known)]).decode()}" if known else rules
+class Standing(NamedTuple):
+    """What a shard's cursor record says of its generation.
+
+    Attributes:
+        rules, number: the rules under which it was worked last, by their hash, and which generation they are.
+        is_new: its profiles from ``place`` on may not have met them.
+        place: how far its walk is in letting profiles meet what is new; -1: all have.
+        known: the facts that it knows, oldest first.
+    """
+
+    rules: str = ""
+    number: int = 0
+    is_new: bool = False
+    place: int = -1
+    known: tuple[Met, ...] = ()
 
 
-def read_told(text: str) -> tuple[tuple[Met, ...], int]:
-    """The facts that a shard knows, and how far its walk is, from its cursor record."""
-    _, _, rest = text.partition(" ")
+def told(standing: Standing) -> str:
+    """It as text."""
+    rules, number, is_new, place, known = standing
+    if not number and not known:
+        return rules
+    return f"{rules} {orjson.dumps([place, number, is_new, *map(list, known)]).decode()}"
+
+
+def read_told(text: str) -> Standing:
+    """It from text; also from that of before rules had numbers."""
+    rules, _, rest = text.partition(" ")
     if not rest:
-        return (), -1
-    place, *known = orjson.loads(rest)
-    return tuple(Met(*one) for one in known), place
+        return Standing(rules)
+    place, *more = orjson.loads(rest)
+    number, is_new = more[:2] if len(more) > 1 and isinstance(more[0], int) else (0, False)
+    return Standing(rules, number, is_new, place, tuple(Met(*one) for one in more if isinstance(one, list)))
 
 
 def digest_of(body: bytes) -> str:

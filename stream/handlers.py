@@ -263,6 +263,7 @@ class Handlers:
                     starts[topic, partition] = start
                     group.lanes[place].position = start
                 group.low_ms = min(shard.clock_ms for shard in shards)
+                group.claimed_ms = self._clock.now_ms() if isinstance(self._clock, StoreClock) else 0
                 if isinstance(self._clock, LogClock):
                     group.backfill = group.told_backfill = await self._was_history(partition)
                     # What was applied before us lies below our cursors: nobody reads it, and its time, again.
@@ -302,7 +303,9 @@ class Handlers:
         while True:
             states = await effects.read("shards", lambda: self._store.read_shards(numbers))
             shards = [Shard.of(number, state) for number, state in zip(numbers, states, strict=True)]
-            writes = [effects.write_of(shard, None, self._ids.token(), self._rulebook.hash) for shard in shards]
+            for shard in shards:
+                shard.go_by(self._rulebook)
+            writes = [effects.write_of(shard, None, self._ids.token()) for shard in shards]
             try:
                 await effects.commit(self._store, writes)
                 break
@@ -317,8 +320,8 @@ class Handlers:
                 for met in shard.known:
                     await effects.read("facts", partial(self._books.fetch, self._store, met.digest))
                 shard.rulebook = self._books.knowing(shard.known)
-                if shard.place >= 0:
-                    self._owned.walking.add(shard.number)
+            if shard.place >= 0:
+                self._owned.walking.add(shard.number)
         return shards
 
     async def release(self, partitions: Sequence[int]) -> None:
@@ -339,9 +342,7 @@ class Handlers:
             if one in self._owned.groups
             for number in self._owned.groups[one].shards
         ]
-        writes = [
-            effects.write_of(shard, None, self._ids.token(), self._rulebook.hash) for shard in shards if shard.trim
-        ]
+        writes = [effects.write_of(shard, None, self._ids.token()) for shard in shards if shard.trim]
         if not writes or self._failure is not None:
             return
         try:
@@ -440,7 +441,7 @@ class Handlers:
         return found
 
     async def _next_page(self) -> Sequence[Piece]:
-        """The next profiles that are to meet new facts; now and then, for live traffic goes first."""
+        """The next profiles that are to meet new rules or facts; now and then, for live traffic goes first."""
         if self._wall_ms() - self._walked_ms < WALK_EVERY_MS:
             return ()
         self._walked_ms = self._wall_ms()
@@ -449,6 +450,8 @@ class Handlers:
         try:
             for number in sorted(self._owned.walking):
                 shard = self._owned.shards[number]
+                if shard.is_new and not self._owned.groups[number % self._owned.partitions].is_present():
+                    continue
                 some = max(0, min(left, shard.ordinals - shard.place))
                 names = await self._store.named(number, shard.place, some) if some else []
                 found.append(Piece(number, names, shard.place + some))
@@ -463,8 +466,11 @@ class Handlers:
         """Look the base over for facts, a page at a time, if partition 0 is ours; and tell what is found."""
         while self._failure is None:
             await asyncio.sleep(GATE_S)
-            ours = max(1, len(self._owned.shards))
-            metrics.SCANNED.labels("meet").set(1 - len(self._owned.walking) / ours)
+            ours = self._owned.shards.values()
+            met = sum(one.ordinals if one.place < 0 else one.place for one in ours)
+            metrics.SCANNED.labels("meet").set(
+                met / max(1, sum(one.ordinals for one in ours)) if self._owned.walking else 1
+            )
             group = self._owned.groups.get(0)
             if not self._rulebook.wanted or group is None or not group.caught_up:
                 self._scanner.drop()
@@ -484,7 +490,7 @@ class Handlers:
                     continue
                 # In the outbox of shard 0: who does not own it any more tells nobody anything.
                 shard = self._owned.shards[0]
-                write = effects.write_of(shard, Draft(records), self._ids.token(), self._rulebook.hash)
+                write = effects.write_of(shard, Draft(records), self._ids.token())
                 await self._send(Batch([write], {0: records}, {}, {}, []))
             while self._failure is None and 0 in self._owned.groups and self._owned.shards[0].newest < found.number:
                 await asyncio.sleep(GATE_S)  # Until we have read it ourselves: else we would look again.
@@ -770,7 +776,7 @@ class Handlers:
             async with self._turn:
                 await self._learn_products()
                 idle = [shard for shard in self._owned.shards.values() if shard.idle]
-                writes = [effects.write_of(shard, None, self._ids.token(), self._rulebook.hash) for shard in idle]
+                writes = [effects.write_of(shard, None, self._ids.token()) for shard in idle]
                 for shard in self._owned.shards.values():
                     shard.idle = True
                 if writes:

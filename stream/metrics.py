@@ -121,8 +121,8 @@ CERTIFICATE_ENDS: Final = Gauge(
 )
 SCANNED: Final = Gauge(
     "opportune_scan_progress_ratio",
-    "How far a scan of the base is, 0 to 1: `facts` on the worker that looks the base over, `meet` how many of this worker's "
-    "shards have let all their profiles meet the newest facts.",
+    "How far a scan of the base is, 0 to 1: `facts` on the worker that looks the base over, `meet` what share of this "
+    "worker's profiles has met the newest rules and facts.",
     ["scan"],
 )
 RULES: Final = Gauge(

@@ -34,7 +34,7 @@ class Owned:
         flying: address -> a profile whose write is under way; it is newer than the store's.
         news_keys: of each partition, a key for news of a product.
         shelf: the shop's catalogue.
-        walking: shards whose profiles are yet to meet the newest facts.
+        walking: shards whose profiles are yet to meet new rules or the newest facts.
         by_log: (receiving shard, sending shard, stream) -> the last command that goes by the log only; later ones follow it.
         stored: all shards there are, by number, as the store had them when we claimed last.
     """

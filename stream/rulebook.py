@@ -10,6 +10,7 @@ import orjson
 
 import rules
 from profiles.errors import BadDocument, Refused
+from profiles.ids import small_id
 from rules.compile import compile_rules
 from rules.doubts import checked_rules
 from rules.rulebook import Rulebook
@@ -21,6 +22,8 @@ PACKS: Final = Path(rules.__file__).parent / "packs"
 """The ready-made rules."""
 
 IN_FORCE: Final = "generation"
+GONE_MAX: Final = 1_000
+"""Segments that are gone, the newest, are remembered, so that those in them leave them."""
 
 
 def read_rule_files(folder: Path) -> list[tuple[str, str]]:
@@ -60,19 +63,30 @@ async def come_after(
         store: knows the generation that is in force.
         rulebook, files: the one that is to follow.
     Returns:
-        It, with those versions, and these, to be announced with it.
+        It, numbered, with those versions, and these, to be announced with it.
     """
     value = await store.get_doc(IN_FORCE)
     if value is None:
+        rulebook.number = 1
         return rulebook, ()
+    told = orjson.loads(value)
+    kept: tuple[Version, ...] = ()
+    names: set[str] = set()
     try:
         before, _ = read_generation(value)
     except BadDocument:
-        return rulebook, ()  # Of workers that know other rules: its journeys go on at the same place.
-    kept = superseded(before.triggers, _kept(orjson.loads(value)), rulebook.triggers)
-    if not kept:
-        return rulebook, ()
-    return compile_rules(files, zone=rulebook.zone_name, currency=rulebook.currency, kept=kept), kept
+        pass  # Of workers that know other rules: its journeys go on at the same place.
+    else:
+        names = {one.name for one in before.segments}
+        kept = superseded(before.triggers, _kept(told), rulebook.triggers)
+    if kept:
+        rulebook = compile_rules(files, zone=rulebook.zone_name, currency=rulebook.currency, kept=kept)
+    number = told.get("number", 0)
+    rulebook.number = max(1, number) if rulebook.hash == told["hash"] else number + 1
+    names.difference_update(one.name for one in rulebook.segments)
+    gone = dict.fromkeys([*(one for one in told.get("gone", ()) if one not in names), *sorted(names)])
+    rulebook.gone = tuple(one for one in gone if small_id(one) not in rulebook.place)[-GONE_MAX:]
+    return rulebook, kept
 
 
 async def announce(
@@ -86,6 +100,8 @@ async def announce(
         "currency": rulebook.currency,
         "files": [{"name": name, "text": text} for name, text in files],
         "kept": [list(one) for one in kept],
+        "number": rulebook.number,
+        "gone": list(rulebook.gone),
     }
     await store.put_doc(IN_FORCE, orjson.dumps(value))
 
@@ -96,7 +112,7 @@ async def in_force(store: ProfileStore) -> tuple[Rulebook, list[tuple[str, str]]
     if value is None:
         return None
     rulebook, files = read_generation(value)
-    known, _ = read_told((await store.read_shards([0]))[0].generation)
+    known = read_told((await store.read_shards([0]))[0].generation).known
     books = Books(rulebook)
     for met in known:
         await books.fetch(store, met.digest)
@@ -111,7 +127,9 @@ def read_generation(value: bytes) -> tuple[Rulebook, list[tuple[str, str]]]:
     """
     told = orjson.loads(value)
     files = [(one["name"], one["text"]) for one in told["files"]]
-    return compile_rules(files, zone=told["zone"], currency=told["currency"], kept=_kept(told)), files
+    rulebook = compile_rules(files, zone=told["zone"], currency=told["currency"], kept=_kept(told))
+    rulebook.number = told.get("number", 0)
+    return rulebook, files
 
 
 def _kept(told: Any) -> list[Version]:

@@ -108,8 +108,8 @@ def _no_fence(stack: ExitStack) -> None:
 def _counter(stack: ExitStack) -> None:
     write_of = effects.write_of
 
-    def faulty(shard: Shard, draft: Any, token: bytes, generation: str) -> ShardWrite:
-        return write_of(shard, draft, (int.from_bytes(shard.token, "big") + 1).to_bytes(8, "big"), generation)
+    def faulty(shard: Shard, draft: Any, token: bytes) -> ShardWrite:
+        return write_of(shard, draft, (int.from_bytes(shard.token, "big") + 1).to_bytes(8, "big"))
 
     _put(stack, effects, "write_of", faulty)
 

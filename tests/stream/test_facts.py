@@ -3,46 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from typing import Final
 
 import msgpack
 import pytest
 
-from profiles.codec import decode
-from profiles.ids import SHARDS
 from profiles.moments import DAY_MS, HOUR_MS, parse_instant
 from profiles.state import Profile
 from profiles.wire import (
-    CUSTOMER_EVENTS,
-    FACTS,
-    INPUT_TOPICS,
     ORDER_EVENTS,
-    PROFILE_COMMANDS,
     SEGMENT_CHANGES,
     TRAIT_CHANGES,
-    Command,
-    Event,
-    Record,
-    decode_command,
-    decode_event,
-    encode_event,
 )
 from rules.compile import compile_rules
 from rules.outcome import Step
-from rules.rulebook import Rulebook
 from stream import facts
-from stream.clock import LogClock, SystemIds, wall_ms
-from stream.facts import SCAN, Met, is_due, next_ms, read_told, told
-from stream.handlers import Handlers
-from stream.log_memory import MemoryLog, MemoryReader
+from stream.facts import SCAN, Met, Standing, is_due, next_ms, read_told, told
 from stream.replay import replayed
-from stream.settings import Own
-from stream.store_memory import MemoryStore
+from tests.stream.shop import PARTITIONS, START_MS, Shop, until
 
-PARTITIONS: Final = 2
-START_MS: Final = parse_instant("2026-03-02T10:00:00Z")
 RULES: Final = """
 traits:
   spent: {sum: order.total}
@@ -53,74 +32,12 @@ segments:
 """
 
 
-class Shop:
-    """A store and a log that outlive their workers."""
-
-    def __init__(self, rules: Rulebook) -> None:
-        self.rules = rules
-        self.log = MemoryLog(PARTITIONS)
-        self.store = MemoryStore(LogClock())
-        self.sent = 0
-
-    def buys(self, who: str, total: int, at_ms: int) -> None:
-        self.sent += 1
-        props = {"order_id": f"o{self.sent}", "total_minor": total * 100, "currency": "USD", "items": []}
-        event = Event(f"m{self.sent}", "shop", "order_completed", at_ms, at_ms, f"user:{who}", props=props)
-        self.log.append(Record(ORDER_EVENTS, event.address, encode_event(event)))
-
-    def looks(self, who: str, at_ms: int) -> None:
-        self.sent += 1
-        event = Event(f"m{self.sent}", "shop", "identified", at_ms, at_ms, f"user:{who}")
-        self.log.append(Record(CUSTOMER_EVENTS, event.address, encode_event(event)))
-
-    @asynccontextmanager
-    async def worker(self) -> AsyncIterator[Handlers]:
-        engine = Handlers(self.store, self.log, LogClock(), SystemIds(), self.rules, Own(), PARTITIONS, relaxed=True)
-        await engine.start()
-        reader = MemoryReader(self.log, engine, wall_ms)
-        await reader.assign(list(range(PARTITIONS)))
-        running = asyncio.create_task(reader.run())
-        try:
-            yield engine
-        finally:
-            await reader.stop()
-            await running
-            await engine.stop()
-
-    def commands(self) -> list[Command]:
-        found = []
-        for partition in range(PARTITIONS):
-            records = self.log.read((PROFILE_COMMANDS, partition), 0, 10_000)
-            found += [one for one in map(decode_command, (record.value for record in records)) if one.kind == FACTS]
-        return found
-
-    async def known(self) -> list[tuple[tuple[Met, ...], int]]:
-        return [read_told(state.generation) for state in await self.store.read_shards(range(SHARDS))]
-
-    def told(self, topic: str) -> dict[str, list[bytes]]:
-        """What was published on a topic, by key."""
-        found: dict[str, list[bytes]] = {}
-        for partition in range(PARTITIONS):
-            for record in self.log.read((topic, partition), 0, 100_000):
-                assert record.key is not None
-                known = found.setdefault(record.key.decode(), [])
-                if record.value not in known:
-                    known.append(record.value)
-        return found
-
-
-async def until(what: Callable[[], bool]) -> None:
-    async with asyncio.timeout(120):
-        while not what():
-            await asyncio.sleep(0.02)
-
-
 async def met_all(shop: Shop, number: int) -> None:
     """Every shard knows these facts, and its walk is round."""
     async with asyncio.timeout(120):
         while True:
-            known = await shop.known()
-            if all(one and one[-1].number == number and place < 0 for one, place in known):
+            found = await shop.standing()
+            if all(one.known and one.known[-1].number == number and one.place < 0 for one in found):
                 return
             await asyncio.sleep(0.05)
 
@@ -147,20 +64,8 @@ async def test_the_base_is_looked_over_and_everybody_meets_what_was_found_and_a_
     assert len(second) == 2 * PARTITIONS
     values = msgpack.unpackb(next(iter(first)))["values"]["trait:spent"][""]
     assert (values["n"], values["1/2"]) == (40, 2000 * 64), "the customer in the middle"
-    profiles = {address: decode(address, blob) for address, blob in shop.store.profiles().items()}
+    profiles = await shop.profiles()
     assert {one.swept for one in profiles.values()} == {2}
-
-    def source() -> list[Event | Command]:
-        found: list[tuple[int, int, int, Event | Command]] = []
-        for partition in range(PARTITIONS):
-            for place, topic in enumerate(INPUT_TOPICS):
-                for record in shop.log.read((topic, partition), 0, 10_000):
-                    if topic != PROFILE_COMMANDS:
-                        event = decode_event(record.value)
-                        found.append((event.received_ms, place, record.offset, event))
-                    elif (command := decode_command(record.value)).kind == FACTS:
-                        found.append((command.received_ms, place, record.offset, command))
-        return [one[3] for one in sorted(found, key=lambda one: one[:3])]
 
     class Heard:
         def __init__(self) -> None:
@@ -170,7 +75,7 @@ async def test_the_base_is_looked_over_and_everybody_meets_what_was_found_and_a_
             for one in out.records:
                 self.records.setdefault(one.topic, {}).setdefault(one.key, []).append(one.value)
 
-    again = replayed(source, shop.rules, None, Heard)
+    again = replayed(shop.inputs, shop.rules, None, Heard)
     for topic in (SEGMENT_CHANGES, TRAIT_CHANGES):
         assert shop.told(topic) == again.heard.records[topic], topic
     assert {one: again.profiles[one].members.keys() for one in profiles} == {
@@ -237,13 +142,22 @@ async def test_rules_that_need_no_facts_have_the_base_never_looked_over() -> Non
             await asyncio.sleep(0.05)
     assert await shop.store.get_doc(SCAN) is None
     assert not shop.commands()
-    assert {known for known, _ in await shop.known()} == {()}
+    assert {one.known for one in await shop.standing()} == {()}
 
 
 def test_what_a_shard_says_of_its_facts_is_read_again() -> None:
     known = (Met(1, 5, "ab", False), Met(2, 9, "cd", True))
-    assert read_told(told("rules", known, 400)) == (known, 400)
-    assert read_told(told("rules", (), -1)) == ((), -1) == read_told("")
+    for one in (
+        Standing("rules", 3, True, 400, known),
+        Standing("rules", 3),
+        Standing("rules", 0, False, -1, known),
+        Standing(),
+    ):
+        assert read_told(told(one)) == one
+    assert told(Standing("rules")) == "rules"
+    assert read_told('rules [400,[1,5,"ab",false]]') == Standing("rules", 0, False, 400, known[:1]), (
+        "before rules had numbers"
+    )
 
 
 def test_the_base_is_looked_over_at_four_in_the_shops_morning() -> None:

@@ -1,0 +1,138 @@
+"""New rules on a live base: everybody is in the segments in which he would be, and nobody is written to for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from random import Random  # noqa: TID251 - seeded: the same lives every time
+from typing import Any, Final
+
+import orjson
+import pytest
+
+from profiles.moments import HOUR_MS, iso
+from profiles.state import Profile
+from profiles.wire import DECISIONS, ORDER_EVENTS
+from rules.outcome import Step
+from rules.rulebook import Rulebook
+from stream.clock import LogClock
+from stream.handlers import Handlers
+from stream.ports import ProfileStore
+from stream.replay import Replayed, replayed
+from stream.store import RedisStore
+from stream.store_memory import MemoryStore
+from tests.stream.shop import START_MS, Shop, until
+
+OLD: Final = """
+segments:
+  loyal: {trait: orders_paid, gte: 2}
+  retired: {trait: orders_paid, gte: 1}
+"""
+NEW: Final = """
+traits:
+  spent: {sum: order.total}
+segments:
+  loyal: {trait: orders_paid, gte: 3}
+  lapsed: {trait: last_order_at, older_than: P2D}
+  lapsed_well: {all: [{in_segment: lapsed}, {trait: spent, gte: 40}]}
+triggers:
+  come_back: {class: marketing, on: {segment: lapsed}, steps: [{emit: {template: come_back}}]}
+  a_day_after: {class: marketing, on: {date: last_order_at, offset: P1D}, steps: [{emit: {template: a_day_after}}]}
+"""
+
+
+@pytest.fixture(params=["memory", "redis"])
+def url(request: pytest.FixtureRequest) -> str:
+    """Of a server, which is started outside of any loop; "" for memory."""
+    return request.getfixturevalue("fresh_redis") if request.param == "redis" else ""
+
+
+@pytest.fixture
+async def store(url: str) -> AsyncIterator[ProfileStore]:
+    kept = RedisStore(url) if url else MemoryStore(LogClock())
+    yield kept
+    await kept.close()
+
+
+class Heard:
+    """What a base that had the rules from the start would have published."""
+
+    def __init__(self) -> None:
+        self.records: list[tuple[str, bytes]] = []
+
+    def hear(self, profile: Profile, out: Step, at_ms: int) -> None:
+        self.records += [(one.topic, one.value) for one in out.records]
+
+    def decided(self) -> list[dict[str, Any]]:
+        return [orjson.loads(value) for topic, value in self.records if topic == DECISIONS]
+
+
+def from_the_start(shop: Shop, rulebook: Rulebook) -> Replayed[Heard]:
+    return replayed(shop.inputs, rulebook, None, Heard)
+
+
+async def all_met(shop: Shop, engine: Handlers) -> None:
+    """Everybody has met the rules, and all that was said and is due is done."""
+    async with asyncio.timeout(60):
+        while any(one.is_new or one.place >= 0 for one in await shop.standing()):
+            await asyncio.sleep(0.02)
+    last_ms = max(one.received_ms for one in shop.inputs())
+    await until(lambda: engine.progress().is_settled and engine.progress().alarms_ms >= last_ms)
+
+
+def decided(shop: Shop) -> list[dict[str, Any]]:
+    return [orjson.loads(one) for values in shop.told(DECISIONS).values() for one in values]
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_the_base_is_as_if_it_had_had_the_rules_from_the_start(store: ProfileStore, seed: int) -> None:
+    chance = Random(seed)
+    shop = Shop(Rulebook.__new__(Rulebook), store)
+    people = [str(number) for number in range(14)]
+    said, at_ms = 0, START_MS
+
+    def speak(events: int) -> None:
+        nonlocal said, at_ms
+        for _ in range(events):
+            at_ms += chance.randrange(4 * HOUR_MS)
+            who = chance.choice(people)
+            if chance.random() < 0.7:
+                shop.buys(who, chance.randrange(1, 40), at_ms)
+                said += 1
+            else:
+                shop.looks(who, at_ms)
+
+    await shop.rule(OLD)
+    speak(chance.randrange(20, 60))
+    async with shop.worker() as engine:
+        await all_met(shop, engine)
+    switched_ms = at_ms
+    before = await shop.profiles()
+    await shop.rule(NEW)
+    async with shop.worker() as engine:
+        speak(chance.randrange(30))  # While the walk is on its way.
+        await all_met(shop, engine)
+        assert engine.progress().applied[ORDER_EVENTS] == said
+    assert {(one.number, one.rules) for one in await shop.standing()} == {(2, shop.rules.hash)}
+
+    wanted, found = from_the_start(shop, shop.rules), await shop.profiles()
+    assert found.keys() == wanted.profiles.keys()
+    for who, profile in found.items():
+        assert profile.members.keys() == wanted.profiles[who].members.keys(), who
+        assert profile.timers == wanted.profiles[who].timers, who
+    sizes = await store.segment_sizes(["loyal", "lapsed", "lapsed_well", "retired"])
+    for name in ("loyal", "lapsed", "lapsed_well"):
+        segment = shop.rules.place, next(one.id for one in shop.rules.segments if one.name == name)
+        assert sizes[name] == sum(segment[1] in one.members for one in wanted.profiles.values()), name
+    assert sizes["retired"] == 0 < len(before)
+
+    # Nobody is written to for what the rules found; what comes later is written as ever.
+    sent = {one["decision_id"]: one for one in decided(shop) if one["outcome"] == "emitted"}
+    would = {one["decision_id"]: one for one in wanted.heard.decided() if one["outcome"] == "emitted"}
+    assert sent.items() <= would.items(), "the same letters, at the same instants"
+    assert all(one["at"] > iso(switched_ms) for one in sent.values())
+    passed = {one["trigger"] for one in decided(shop) if one["reason"] == "backfill"}
+    assert "come_back" in passed
+    missing = [one for one in would.values() if one["decision_id"] not in sent]
+    assert missing
+    assert all(one["at"] <= iso(at_ms) for one in missing)
