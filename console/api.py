@@ -54,7 +54,7 @@ from rules.spec import Judged
 from rules.undo import NotExact
 from stream.facts import Books, Met, read_told
 from stream.ports import ProfileStore
-from stream.rulebook import IN_FORCE, read_generation
+from stream.rulebook import IN_FORCE, read_generation, walked
 
 LOG = logging.getLogger(__name__)
 
@@ -570,12 +570,13 @@ def _triggers(routes: APIRouter, reader: Reader) -> None:
 
     @routes.get("/api/v1/rules", response_model=shapes.Rules, responses=PROBLEMS)
     async def rules() -> Response:
-        """The rule files in force, as the workers loaded them."""
+        """The rule files in force, as the workers loaded them, and how much of the base has met them."""
         generation = await reader.generation()
         rulebook = generation.rulebook
         files = [{"name": name, "text": text} for name, text in generation.files]
         told = {"generation": rulebook.hash, "zone": rulebook.zone_name, "currency": rulebook.currency, "files": files}
-        return json_answer(told)
+        far = await walked(reader.store, rulebook.number)
+        return json_answer({**told, **far._asdict()})
 
 
 def _trigger(trigger: CompiledTrigger, counts: dict[str, dict[str, int]]) -> dict[str, Any]:

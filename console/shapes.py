@@ -506,6 +506,9 @@ class Rules(Shape):
     """The generation in force."""
 
     generation: str
+    number: int = Field(description="Which generation it is, counted from 1.")
+    profiles: int = Field(description="Addresses that there are, forwarders among them.")
+    met: int = Field(description="Those of them that have met it: all others are not yet in its new segments.")
     zone: str
     currency: str
     files: list[RuleFile]

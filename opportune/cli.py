@@ -212,6 +212,17 @@ def rules_check(
     Terminal().print(table)
 
 
+@rules_app.command("progress")
+def rules_progress(
+    wait: Annotated[bool, typer.Option("--wait", help="Until everybody has met them.")] = False,
+    data_dir: RunningDev = None,
+) -> None:
+    """How much of the base has met the rules in force."""
+    from opportune import segments
+
+    segments.look(_environment(data_dir), lambda store, book: segments.progressed(store, book, wait=wait))
+
+
 @rules_app.command("say")
 def rules_say(
     folder: Annotated[Path | None, typer.Argument(help="Folder of rule files.")] = None,

@@ -26,11 +26,12 @@ from stream import settings as stream_settings
 from stream.clock import SystemIds
 from stream.log import KafkaLog
 from stream.ports import ProfileStore
-from stream.rulebook import in_force
+from stream.rulebook import in_force, walked
 from stream.store import RedisStore
 
 T = TypeVar("T")
 MISTAKES_TOLD_MAX: Final = 5
+LOOK_S: Final = 0.5
 
 
 def look(env: Mapping[str, str], work: Callable[[ProfileStore, Rulebook], Awaitable[T]]) -> T:
@@ -67,6 +68,20 @@ async def listed(store: ProfileStore, book: Rulebook) -> None:
         kind, level = "static" if one.is_static else "dynamic", str(book.level(one))
         table.add_row(one.name, kind, level, str(sizes[one.name]), one.says)
     Terminal().print(table)
+
+
+async def progressed(store: ProfileStore, book: Rulebook, *, wait: bool) -> None:
+    """Print how much of the base has met the rules in force; or show it until all of it has."""
+    far = await walked(store, book.number)
+    terminal = Terminal(stderr=True)
+    how = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*how, console=terminal, disable=not (wait and terminal.is_terminal), transient=True) as shown:
+        task = shown.add_task(f"generation {far.number}", total=far.profiles)
+        while wait and far.met < far.profiles:
+            await asyncio.sleep(LOOK_S)
+            far = await walked(store, book.number)
+            shown.update(task, completed=far.met, total=far.profiles)
+    print(f"generation {far.number} ({book.hash}): met by {far.met} of {far.profiles} addresses")
 
 
 async def shown(store: ProfileStore, book: Rulebook, name: str, limit: int) -> None:

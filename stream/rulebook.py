@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 
 import rules
 from profiles.errors import BadDocument, Refused
-from profiles.ids import small_id
+from profiles.ids import SHARDS, small_id
 from rules.compile import compile_rules
 from rules.doubts import checked_rules
 from rules.rulebook import Rulebook
@@ -117,6 +117,31 @@ async def in_force(store: ProfileStore) -> tuple[Rulebook, list[tuple[str, str]]
     for met in known:
         await books.fetch(store, met.digest)
     return books.knowing(known), files
+
+
+class Walked(NamedTuple):
+    """How far the walk is that lets everybody meet the rules in force.
+
+    Attributes:
+        number: which generation it is.
+        profiles: addresses that there are, forwarders among them.
+        met: those of them that have met it.
+    """
+
+    number: int
+    profiles: int
+    met: int
+
+
+async def walked(store: ProfileStore, number: int) -> Walked:
+    """How far that generation is."""
+    profiles = met = 0
+    for state in await store.read_shards(range(SHARDS)):
+        standing = read_told(state.generation)
+        profiles += state.ordinals
+        if standing.number >= number:
+            met += max(0, standing.place) if standing.is_new else state.ordinals
+    return Walked(number, profiles, met)
 
 
 def read_generation(value: bytes) -> tuple[Rulebook, list[tuple[str, str]]]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import subprocess
+import sys
 from pathlib import Path
 
 import httpx
@@ -59,6 +61,9 @@ def test_segments_are_listed_exported_frozen_and_formed_of_a_file(tmp_path: Path
         assert [line.split()[:4] for line in listed.stdout.splitlines()[1:]] == [
             ["buyers", "dynamic", "2", "2"], ["vips", "static", "1", "0"],
         ]  # fmt: skip
+        command = [sys.executable, "-m", "opportune", "rules", "progress", "--wait", "--data-dir", str(data)]
+        far = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+        assert re.fullmatch(r"generation 1 \([0-9a-f]+\): met by (\d+) of \1 addresses\n", far)
         exported = said(data, "export", "buyers", "--field", "orders_paid")
         rows = list(csv.DictReader(io.StringIO(exported.stdout)))
         assert sorted((row["address"], row["orders_paid"]) for row in rows) == [("user:ana", "1"), ("user:bob", "1")]

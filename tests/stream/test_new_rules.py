@@ -10,15 +10,18 @@ from typing import Any, Final
 import orjson
 import pytest
 
-from profiles.moments import HOUR_MS, iso
+from profiles.moments import DAY_MS, HOUR_MS, iso
 from profiles.state import Profile
-from profiles.wire import DECISIONS, ORDER_EVENTS
+from profiles.wire import DECISIONS, ORDER_EVENTS, SEGMENT_CHANGES
+from rules.compile import compile_rules
 from rules.outcome import Step
 from rules.rulebook import Rulebook
+from stream import handlers
 from stream.clock import LogClock
 from stream.handlers import Handlers
 from stream.ports import ProfileStore
 from stream.replay import Replayed, replayed
+from stream.rulebook import walked
 from stream.store import RedisStore
 from stream.store_memory import MemoryStore
 from tests.stream.shop import START_MS, Shop, until
@@ -41,7 +44,7 @@ triggers:
 """
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture
 def url(request: pytest.FixtureRequest) -> str:
     """Of a server, which is started outside of any loop; "" for memory."""
     return request.getfixturevalue("fresh_redis") if request.param == "redis" else ""
@@ -84,7 +87,7 @@ def decided(shop: Shop) -> list[dict[str, Any]]:
     return [orjson.loads(one) for values in shop.told(DECISIONS).values() for one in values]
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("url", "seed"), [("memory", 1), ("redis", 2)], indirect=["url"])
 async def test_the_base_is_as_if_it_had_had_the_rules_from_the_start(store: ProfileStore, seed: int) -> None:
     chance = Random(seed)
     shop = Shop(Rulebook.__new__(Rulebook), store)
@@ -109,11 +112,14 @@ async def test_the_base_is_as_if_it_had_had_the_rules_from_the_start(store: Prof
     switched_ms = at_ms
     before = await shop.profiles()
     await shop.rule(NEW)
+    assert await walked(store, 2) == (2, len(before), 0)
     async with shop.worker() as engine:
         speak(chance.randrange(30))  # While the walk is on its way.
         await all_met(shop, engine)
         assert engine.progress().applied[ORDER_EVENTS] == said
     assert {(one.number, one.rules) for one in await shop.standing()} == {(2, shop.rules.hash)}
+
+    assert await walked(store, 2) == (2, len(await shop.profiles()), len(await shop.profiles()))
 
     wanted, found = from_the_start(shop, shop.rules), await shop.profiles()
     assert found.keys() == wanted.profiles.keys()
@@ -136,3 +142,56 @@ async def test_the_base_is_as_if_it_had_had_the_rules_from_the_start(store: Prof
     missing = [one for one in would.values() if one["decision_id"] not in sent]
     assert missing
     assert all(one["at"] <= iso(at_ms) for one in missing)
+
+
+async def test_a_successor_goes_on_with_the_walk_and_one_of_older_rules_undoes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shop = Shop(compile_rules([("0", OLD)]))
+    for number in range(60):
+        shop.buys(str(number), number + 1, START_MS + number)
+    shop.looks("0", START_MS + 3 * DAY_MS)
+    await shop.rule(OLD)
+    older = shop.rules
+    async with shop.worker() as engine:
+        await all_met(shop, engine)
+    await shop.rule(NEW)
+    newer = shop.rules
+    monkeypatch.setattr(handlers, "PAGE", 1)
+    async with shop.worker() as engine, asyncio.timeout(60):
+        while not 10 <= (await walked(shop.store, 2)).met < 50:
+            await asyncio.sleep(0.02)
+    met = (await walked(shop.store, 2)).met
+    assert 10 <= met < 60
+    monkeypatch.setattr(handlers, "PAGE", 200)
+    async with shop.worker() as engine:
+        await all_met(shop, engine)
+    entered = shop.told(SEGMENT_CHANGES)
+    assert (await shop.store.segment_sizes(["lapsed"]))["lapsed"] == 60
+    assert sum(b'"lapsed"' in one for told in entered.values() for one in told) == 60, "each was told of once"
+
+    shop.rules = older  # A worker that has not been begun anew yet gets everything for a while.
+    shop.buys("1", 5, START_MS + 4 * DAY_MS)
+    async with shop.worker() as engine:
+        await until(lambda: engine.progress().applied[ORDER_EVENTS] == 61)
+        await until(lambda: engine.progress().is_settled)
+    assert (await walked(shop.store, 2)).met == 0
+    shop.rules = newer
+    async with shop.worker() as engine:
+        await all_met(shop, engine)
+    assert (await shop.store.segment_sizes(["lapsed"]))["lapsed"] == 59
+    wanted = from_the_start(shop, newer)
+    assert {who: one.members.keys() for who, one in (await shop.profiles()).items()} == {
+        who: one.members.keys() for who, one in wanted.profiles.items()
+    }
+
+
+async def test_the_same_rules_again_are_no_new_generation() -> None:
+    shop = Shop(compile_rules([("0", OLD)]))
+    shop.buys("1", 5, START_MS)
+    for number in (1, 1, 2, 2, 3):
+        await shop.rule(OLD if number in (1, 3) else NEW)
+        assert (shop.rules.number, shop.rules.gone) == (
+            number,
+            {1: (), 2: ("retired",), 3: ("lapsed", "lapsed_well")}[number],
+        )
