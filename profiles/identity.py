@@ -67,7 +67,7 @@ def absorbed(profile: Profile, other: Profile, merges: Merges, rank: people.Rank
         mine_entry = profile.entries.get(name)
         if mine_entry is None:
             profile.entries[name] = entry
-        elif len(entry) == 2:
+        elif ":" not in name:
             profile.entries[name] = [mine_entry[0] + entry[0], max(mine_entry[1], entry[1])]
         else:
             profile.entries[name] = max(mine_entry, entry)

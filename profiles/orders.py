@@ -26,6 +26,11 @@ FACTS = ("channel", "coupon", "cart_id", "affiliation")
 LINE_ON_DEMAND = ("sku", "name")
 """What of an order's line is kept only where a rule asks for it: names are long."""
 
+CONSUMPTION = "consumption_days"
+"""For how long a piece lasts, by the shop: [[product, days], …] in ``Order.facts``, where a rule asks for it."""
+DAYS_MAX = 10_000
+"""What lasts longer than that is no number of days."""
+
 
 class Counted(NamedTuple):
     """An order that counts: since when, for how much (minor units of the shop's currency), with which lines."""
@@ -212,6 +217,13 @@ def _write(order: Order, event: Event) -> None:
     order.total_minor = props["total_minor"]
     order.rate_e6 = props.get("rate_e6", 0)
     order.facts = {name: props[name] for name in FACTS if props.get(name)}
+    if CONSUMPTION in event.keeps:
+        said = {item["product_id"]: item.get(CONSUMPTION) for item in props.get("items", ())}
+        lasting = sorted(
+            [one, days] for one, days in said.items() if type(days) in (int, float) and 0 < days < DAYS_MAX
+        )
+        if lasting:
+            order.facts[CONSUMPTION] = lasting
     order.lines = [
         Line(
             item["product_id"],

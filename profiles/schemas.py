@@ -37,6 +37,11 @@ ITEM: Final[dict[str, Any]] = {
         "brand": _TEXT,
         "category": _TEXT | {"description": "A path: tools/drills."},
         "variant": _TEXT,
+        "consumption_days": {
+            "type": "number",
+            "exclusiveMinimum": 0,
+            "description": "For how long a piece lasts; the catalogue adds it.",
+        },
         "url": _URL,
         "image_url": _URL,
     },

@@ -199,7 +199,8 @@ class Profile:
         timers: name -> due instant; the earliest is the alarm. Names: a segment's id, ``session``,
             ``age:<trigger>``, ``out:<trigger>:<product>``, ``run:<trigger>:<key>``.
         runs: ``trigger:key`` -> the live journey.
-        entries: trigger -> [times entered, last entry]; for re-entry.
+        entries: trigger -> [times entered, last entry], for re-entry; ``kind:…`` -> what was served last, of which the greater
+            stands: of a timer when it was due, and what it followed from where that is kept.
         sent: the newest letters that may be regretted, oldest first (rules/regrets.py).
         erased_ms: what happened up to then was erased; 0: nothing was (profiles/erasure.py).
         held: inputs that wait for an alarm's gate, oldest first (docs/decisions).

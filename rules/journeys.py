@@ -78,10 +78,11 @@ class Journeys(Elsewhere):
                 del p.timers[name]
             for key, (due_ms, chance) in wanted.items():
                 name = prefix + key
-                if due_ms <= p.entries.get(name, NEVER)[0]:
+                served = p.entries.get(name, NEVER)
+                if due_ms <= served[0] or (len(served) > 1 and chance.since_ms <= served[1]):
                     continue  # That moment was served, or a later one was: an order taken back brings none again.
                 if (due_ms <= now_ms and self.backfill) or (due_ms < now_ms and self.stale):
-                    p.entries[name] = [due_ms]
+                    p.entries[name] = _served(due_ms, chance)
                     self._enter(trigger, key, chance, now_ms, ("backfill", name))
                 else:
                     p.timers[name] = due_ms
@@ -93,7 +94,7 @@ class Journeys(Elsewhere):
             return
         due, chance = trigger.entry.timers(self.p).get(key, (0, None))
         if chance is not None and due == due_ms:
-            self.p.entries[name] = [due_ms]
+            self.p.entries[name] = _served(due_ms, chance)
             due, _ = trigger.entry.timers(self.p).get(key, (0, None))
             if due > due_ms:
                 self.p.timers[name] = due  # The next of those that come again by themselves.
@@ -499,6 +500,11 @@ class Journeys(Elsewhere):
             self.out.records.append(records.task(self.p, run, task, self.rb.zone, now_ms))
         detail = {"queue": task.queue}
         self._decide(run.trigger, task.step, run.opened_by, run.occasion, reason, detail, now_ms)
+
+
+def _served(due_ms: int, chance: Chance) -> list[int]:
+    """What is kept of an instant at which the profile itself let a trigger enter."""
+    return [due_ms, chance.since_ms] if chance.since_ms else [due_ms]
 
 
 def kept_of(event: Event, trigger: CompiledTrigger) -> dict[str, Any]:

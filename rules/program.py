@@ -28,12 +28,15 @@ class Chance:
     """Somebody may enter: what makes this occasion unique, why, and what the payload may name with ``$``.
 
     ``number``: how many times it has come; a number that was reached before is no occasion again. 0: not counted.
+    ``since_ms``: of ``Entry.timers``, the instant that it follows from: served once, it is not served again however the due time
+    of what follows from it moves. 0: from none.
     """
 
     occasion: str
     because: dict[str, Any]
     context: dict[str, Any] = field(default_factory=dict)
     number: int = 0
+    since_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)

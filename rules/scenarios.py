@@ -97,6 +97,7 @@ _SPAN_MS: Final = {"ms": 1, "s": SECOND_MS, "m": MINUTE_MS, "h": HOUR_MS, "d": D
 _ITEM_KEYS: Final = {
     "product": "product_id", "qty": "quantity", "quantity": "quantity", "price": "price", "category": "category",
     "brand": "brand", "name": "name", "amount": "amount", "sku": "sku", "url": "url", "measure": "measure",
+    "consumption_days": "consumption_days",
 }  # fmt: skip
 _ENVELOPE: Final = ("late", "message", "source", "id", "trusted", "backfill")
 _SAYS_TRAITS: Final = ("identified", "registered", "logged_in")

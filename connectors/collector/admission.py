@@ -357,7 +357,7 @@ def _say_of_goods(items: list[dict[str, Any]], goods: Catalogue) -> None:
     for item in items:
         product = goods.products.get(item["product_id"])
         if product is not None:
-            for name in ("name", "brand", "category"):
+            for name in ("name", "brand", "category", "consumption_days"):
                 if name in product.said:
                     item.setdefault(name, product.said[name])
 

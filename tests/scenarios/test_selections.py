@@ -273,17 +273,17 @@ def test_a_new_bag_of_food_whichever_it_was_and_a_message_for_the_pet() -> None:
         0d   bob  identified pets=[{species=cat;name=Tom}]
         0d   ana  order_completed order_id=1 product=fish category=pets/food price=10
         0d   bob  order_completed order_id=2 product=fish category=pets/food price=10 product=lamp category=home price=3
-        20d  ana  order_completed order_id=3 product=beef category=pets/food price=10 product=toy category=pets/toys price=1
-        20d  bob  order_completed order_id=4 product=fish category=pets/food price=10 product=lamp category=home price=3
-        34d  ana  expect emits it 0
-        35d  ana  expect emits it/dog 1, emits it 1
-        35d  bob  expect emits it/cat 1, emits it 1
+        30d  ana  order_completed order_id=3 product=beef category=pets/food price=10 product=toy category=pets/toys price=1
+        30d  bob  order_completed order_id=4 product=fish category=pets/food price=10 product=lamp category=home price=3
+        54d  ana  expect emits it 0
+        55d  ana  expect emits it/dog 1, emits it 1
+        55d  bob  expect emits it/cat 1, emits it 1
         """
     )
     (dog,) = (one for one in done.sent("it") if one["template"] == "dog")
     assert dog["payload"] == {
         "what": "pets/food",
-        "until": "2026-02-10T00:00:00.000Z",
+        "until": "2026-03-02T00:00:00.000Z",
         "pet": [{"species": "dog", "name": "Rex"}],
     }
 

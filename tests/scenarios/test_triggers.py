@@ -393,53 +393,6 @@ def test_the_welcome_letters_go_in_order_and_a_first_order_ends_them() -> None:
     )
 
 
-@pytest.mark.mechanic("M60")
-def test_what_is_bought_again_and_again_is_reminded_of_before_it_runs_out() -> None:
-    done = check(
-        """
-        0d    ana  order_completed order_id=1 product=cream price=10
-        30d   ana  order_completed order_id=2 product=cream price=10 product=soap price=2
-        # A piece lasts 30 days, so it runs out on day 60: the letter goes five days before.
-        54d   ana  expect emits replenishment 0
-        55d   ana  expect emits replenishment 1
-        # Two pieces at once last twice as long, from then on: 90 days for three pieces by day 90.
-        60d   ana  order_completed order_id=3 product=cream price=10 qty=2
-        114d  ana  expect emits replenishment 1
-        115d  ana  expect emits replenishment 2
-        """,
-        SHOP,
-    )
-    first, second = done.sent("replenishment")
-    assert first["payload"]["item"] == second["payload"]["item"] == "cream"
-    assert first["payload"]["run_out_at"] == "2026-03-02T00:00:00.000Z"
-    assert first["because"][0]["purchases"] == 2
-    assert second["payload"]["run_out_at"] == "2026-05-01T00:00:00.000Z"
-
-
-@pytest.mark.mechanic("M60")
-def test_buying_early_sets_the_reminder_anew_and_a_return_takes_it_away() -> None:
-    check(
-        """
-        0d    ana  order_completed order_id=1 product=cream price=10
-        30d   ana  order_completed order_id=2 product=cream price=10
-        50d   ana  order_completed order_id=3 product=cream price=10    # a piece lasts 25 days
-        55d   ana  expect emits replenishment 0
-        69d   ana  expect emits replenishment 0
-        70d   ana  expect emits replenishment 1
-        """,
-        SHOP,
-    )
-    check(
-        """
-        0d    bob  order_completed order_id=1 product=cream price=10
-        30d   bob  order_completed order_id=2 product=cream price=10
-        40d   bob  order_cancelled order_id=2
-        90d   bob  expect emits replenishment 0
-        """,
-        SHOP,
-    )
-
-
 # --- decisions ---------------------------------------------------------------------------------------------------
 
 
