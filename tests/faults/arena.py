@@ -11,6 +11,7 @@ not bitten, and a run of which none did has failed, whatever else it shows.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import subprocess
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -21,18 +22,21 @@ from random import Random  # noqa: TID251 - seeded: the same faults every time
 from typing import Any, Final
 
 import orjson
+from redis import Redis
 
 import stream.settings
+import stream.store_redis
 from opportune import parts
 from opportune.parts import free_port
 from opportune.topics import PARTITIONS
 from profiles import carts
 from profiles.ids import SHARDS
 from profiles.state import Profile
-from profiles.wire import DEAD_LETTERS, DECISIONS, EVENT_TOPICS, SEGMENT_CHANGES, Record
+from profiles.wire import DEAD_LETTERS, DECISIONS, EVENT_TOPICS, INPUT_TOPICS, SEGMENT_CHANGES, Record
 from rules.outcome import Step
 from stream.history import History
 from stream.replay import Replayed, replayed
+from stream.store import RedisStore
 from tests.conftest import Installation
 from tests.faults.proxy import Proxy
 from tests.integration.live import live
@@ -52,6 +56,9 @@ from tests.integration.parts import (
 from tests.integration.test_kill import _plain, applied, differing
 from tests.parts import real
 
+COMMIT: Final = (
+    hashlib.sha1(Path(stream.store_redis.__file__).with_name("commit_shard.lua").read_bytes()).hexdigest().encode()
+)
 TICK: Final = "anon:tick"
 IDS: Final = {SEGMENT_CHANGES: "change_id", DECISIONS: "decision_id"}
 UNSTORED: Final = ("ordinal", "dirty", "folds")
@@ -64,17 +71,22 @@ class Arena:
     """A running installation, and what may be done to it.
 
     Attributes:
+        store: the server that holds the truth; workers reach it through a proxy each.
+        replica: of ``store``, where the plan wants one.
         counts: figures of this fault, told in the line; ``bites`` is one of them.
+        held: the worker whose write waits in its proxy while a fault of a plan with ``held`` is done.
     """
 
     shop: Shop
     seed: int
     broker: parts.Server
     store: parts.Server
-    proxy: Proxy
+    proxies: list[Proxy]
+    replica: parts.Server | None = None
     workers: list[WorkerProcess] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     random: Random = field(default_factory=Random)
+    held: int = 0
     topics: Topics = field(init=False)
 
     async def left(self) -> int:
@@ -82,6 +94,38 @@ class Arena:
         await self.topics.read()
         states = await self.topics.store.read_shards(range(SHARDS))
         return sum(self.topics.left(states).values())
+
+    async def stored(self) -> int:
+        """How many input records the store knows to be applied; asks the store only."""
+        states = await self.topics.store.read_shards(range(SHARDS))
+        return sum(
+            max(state.cursor.get(topic, 0) for state in states[partition::PARTITIONS])
+            for topic in INPUT_TOPICS
+            for partition in range(PARTITIONS)
+        )
+
+    async def outbox(self) -> int:
+        """How many records wait in the store to be published, or for the next write that trims them."""
+        return sum(map(len, await self.topics.store.outboxes(range(SHARDS))))
+
+    def release(self) -> None:
+        """Let the write go on that waits in a proxy."""
+        for proxy in self.proxies:
+            proxy.release()
+
+    def assert_alive(self) -> None:
+        """See that no worker has ended by itself."""
+        for worker in self.workers:
+            worker.assert_alive()
+
+    async def move(self, server: parts.Server) -> None:
+        """From now on this server is the store, for workers and for the test."""
+        self.store = server
+        await self.topics.store.close()
+        self.topics.store = RedisStore(parts.redis_url(server))
+        for proxy in self.proxies:
+            proxy.target = server.port
+            proxy.cut()
 
     def said(self, words: str) -> int:
         """How many lines of the workers hold these words."""
@@ -105,6 +149,9 @@ class Plan:
         bitten: of the counts, those that say that it bit: all must be above 0.
         poison: records that nobody can take, mixed into the story.
         settings: of the workers.
+        held: the fault is done while a worker's write of events waits in its proxy: in the middle of something for sure.
+        replicated: the store has a replica.
+        after: is done when the story is told.
     """
 
     name: str
@@ -118,6 +165,8 @@ class Plan:
     bitten: tuple[str, ...] = ("bites",)
     poison: Callable[[Sequence[Record], Random], list[Record]] | None = None
     settings: dict[str, str] = field(default_factory=dict)
+    held: bool = False
+    replicated: bool = False
     after: Fault | None = None
 
 
@@ -144,17 +193,23 @@ async def standing(plan: Plan, seed: int, folder: Path) -> AsyncIterator[Arena]:
         for server in (broker, store):
             await server.start()
             stack.push_async_callback(server.stop)
-        proxy = await stack.enter_async_context(Proxy(store.port, seed))
+        replica = real.redis_server(folder / "replica", port=free_port()) if plan.replicated else None
+        if replica is not None:
+            await replica.start()
+            stack.push_async_callback(replica.stop)
+            with Redis(port=replica.port) as client:
+                client.replicaof(parts.HOST, str(store.port))
+        proxies = [await stack.enter_async_context(Proxy(store.port, seed + n)) for n in range(plan.workers)]
         # Tests ask the store itself; only workers go through the proxy.
         direct = Installation(broker.address, parts.redis_url(store), PARTITIONS, broker, store)
         # Small batches: a fault shall meet something under way.
         session = {"session_ms": "4000", "heartbeat_ms": "1000", "batch_events": "200"}
         shop = await opened(direct, **{"clock": "log", **session, **plan.settings})
-        arena = Arena(shop, seed, broker, store, proxy, random=Random(seed))
+        arena = Arena(shop, seed, broker, store, proxies, replica, random=Random(seed))
         arena.topics = await stack.enter_async_context(reading(shop))
-        by_proxy = {**shop.env, "OPPORTUNE_REDIS_URL": f"redis://{parts.HOST}:{proxy.port}/0"}
-        through = Shop(shop.installation, by_proxy, shop.rules)
-        arena.workers = await stack.enter_async_context(processes(through, folder / "workers", plan.workers, started=0))
+        arena.workers = await stack.enter_async_context(processes(shop, folder / "workers", plan.workers, started=0))
+        for worker, proxy in zip(arena.workers, proxies, strict=True):
+            worker.env["OPPORTUNE_REDIS_URL"] = f"redis://{parts.HOST}:{proxy.port}/0"
         yield arena
 
 
@@ -183,7 +238,10 @@ async def run(plan: Plan, seed: int, folder: Path, times: int, events: int) -> t
             if number == 0:
                 await _begun(arena)
             if number == 0 and plan.fault is not None:
-                await _disturb(arena, plan.fault, times, len(records))
+                if plan.held:
+                    await _disturb_writes(arena, plan.fault, times)
+                else:
+                    await _disturb(arena, plan.fault, times, len(records))
             await arena.topics.settled(WITHIN_S, [one for one in arena.workers if one.runs])
         if plan.after is not None:
             await plan.after(arena)
@@ -206,12 +264,30 @@ async def _disturb(arena: Arena, fault: Fault, times: int, records: int) -> None
         wanted = int(share * records)
 
         async def far_enough(wanted: int = wanted) -> bool:
-            for worker in arena.workers:
-                worker.assert_alive()
+            arena.assert_alive()
             return await applied(arena.topics) >= wanted
 
         await until(far_enough, what=f"{wanted} records applied", within_s=WITHIN_S)
         await fault(arena)
+        arena.counts["faults"] += 1
+
+
+async def _disturb_writes(arena: Arena, fault: Fault, times: int) -> None:
+    """Do it so often, each time when one of the next few writes of a worker is on its way and waits there."""
+    for _ in range(times):
+        arena.held = arena.random.randrange(len(arena.workers))
+        proxy = arena.proxies[arena.held]
+        proxy.hold(COMMIT, after=arena.random.randrange(3))
+
+        async def is_held(proxy: Proxy = proxy) -> bool:
+            arena.assert_alive()
+            return proxy.held.is_set()
+
+        await until(is_held, what="a write on its way", within_s=WITHIN_S)
+        try:
+            await fault(arena)
+        finally:
+            arena.release()
         arena.counts["faults"] += 1
 
 
@@ -283,7 +359,7 @@ async def _line(plan: Plan, arena: Arena, wanted: Replayed[Heard], told_in: int)
             f"{topic}: {name}: not published: {ids[name]!r}" for name in list(ids) if name not in published[topic]
         ]
         differs += [f"{topic}: {name}: phantom: {one!r}" for name, one in published[topic].items() if name not in ids]
-    return f"{plan.name} seed={arena.seed} commit={_commit()} {words} {'PASS' if is_good else 'FAIL'}", differs[
+    return f"{plan.name} seed={arena.seed} commit={commit()} {words} {'PASS' if is_good else 'FAIL'}", differs[
         :DIFFERS_MAX
     ]
 
@@ -309,7 +385,8 @@ def _weight(profile: Profile) -> int:
     return sum(carts.quantity(cart) for cart in profile.carts.values()) + len(profile.orders)
 
 
-def _commit() -> str:
+def commit() -> str:
+    """Of the engine that runs."""
     done = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
     )

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import resource
+import shutil
+from collections import Counter
 from collections.abc import Sequence
 from random import Random  # noqa: TID251 - seeded: the same poison every time
 from typing import Final
 
+from redis import Redis
+
+from opportune.parts import HOST
+from profiles.ids import SHARDS
 from profiles.wire import CART_EVENTS, ORDER_EVENTS, PAGE_VIEWS, Record
+from stream.clock import monotonic_ms
 from tests.faults.arena import WITHIN_S, Arena, Plan
 from tests.faults.proxy import FAIR, Weather
-from tests.integration.parts import EndedByItself, until
+from tests.integration.parts import until
 from tests.integration.test_kill import applied
+from tests.parts import real
 
 ROUGH: Final = Weather(delay_ms=60, delays=0.2, resets=0.02, stalls=0.004)
 TRIES: Final = "the store did not"
 FENCED: Final = "fenced:"
-NOTICED_WITHIN_S: Final = 30.0
 
 
 async def kill_a_worker(arena: Arena) -> None:
@@ -30,16 +38,19 @@ async def kill_a_worker(arena: Arena) -> None:
 
 
 async def freeze_a_worker(arena: Arena) -> None:
-    """Freeze one until the others have done its work, too; then let it go on: its next write is refused."""
-    worker = arena.random.choice(arena.workers)
+    """Freeze one whose write is on its way until the others have all its shards; then let both go on: it is refused."""
+    worker = arena.workers[arena.held]
     fenced = worker.words().count(FENCED)
     worker.pause()
-
-    async def others_did_all() -> bool:
-        return not await arena.left()
-
     try:
-        await until(others_did_all, what="the others apply all that is left", within_s=WITHIN_S)
+        tokens = [state.token for state in await arena.topics.store.read_shards(range(SHARDS))]
+
+        async def others_have_all() -> bool:
+            states = await arena.topics.store.read_shards(range(SHARDS))
+            return all(state.token != token for state, token in zip(states, tokens, strict=True))
+
+        await until(others_have_all, what="the others write every shard", within_s=WITHIN_S)
+        arena.release()
     finally:
         worker.resume()
 
@@ -47,12 +58,7 @@ async def freeze_a_worker(arena: Arena) -> None:
         worker.assert_alive()
         return worker.words().count(FENCED) > fenced
 
-    try:
-        await until(has_noticed, what="a frozen worker that is fenced", within_s=NOTICED_WITHIN_S)
-    except EndedByItself:
-        raise
-    except AssertionError:
-        return  # It had nothing that the others could take: no bite.
+    await until(has_noticed, what="a frozen worker that is fenced", within_s=WITHIN_S)
     arena.counts["bites"] += 1
 
 
@@ -70,29 +76,180 @@ async def kill_the_store(arena: Arena) -> None:
 
 
 async def kill_the_broker(arena: Arena) -> None:
-    """SIGKILL Apache Kafka and start it on its files."""
-    busy = await arena.left()
-    arena.broker.kill()
-    await asyncio.sleep(arena.random.random())  # How long it is away is the fault, not a condition.
+    """End Apache Kafka, by SIGKILL or as it should, under a write whose records it shall take; start it on its files."""
+    if arena.random.random() < 0.5:
+        arena.broker.kill()
+        arena.counts["kills"] += 1
+    else:
+        await arena.broker.stop()
+        arena.counts["stops"] += 1
+    arena.release()
+    longest = 0
+    for _ in range(20):
+        longest = max(longest, await arena.outbox())
+        await asyncio.sleep(0.1)  # How long it is away is the fault, not a condition.
     await arena.broker.start()
-    arena.counts["bites"] += busy > 0
+    arena.counts["bites"] += longest > 0
+    arena.counts["outbox_max"] = max(arena.counts["outbox_max"], longest)
+
+
+async def lose_the_tail(arena: Arena) -> None:
+    """SIGKILL redis-server and cut off what it wrote last: it forgets writes that it had acknowledged."""
+    before, fenced = await arena.stored(), arena.said(FENCED)
+    arena.store.kill()
+    [log] = (arena.store.folder / "appendonlydir").glob("*.incr.aof")
+    with log.open("r+b") as file:
+        size = log.stat().st_size
+        file.truncate(size - int(size * (0.02 + 0.2 * arena.random.random())))
+    await arena.store.start()
+    await _after_roll_back(arena, before, fenced)
+
+
+async def fail_over(arena: Arena) -> None:
+    """The replica stands still for some writes and is then made the store; who was the store begins anew as its replica."""
+    assert arena.replica is not None
+    old, new = arena.store, arena.replica
+    with Redis(port=new.port) as client:
+
+        async def is_in_step() -> bool:
+            return bool(client.info("replication")["master_link_status"] == "up")
+
+        await until(is_in_step, what="a replica in step", within_s=WITHIN_S)
+        new.pause()
+        stale = await arena.stored()
+        arena.release()
+
+        async def has_moved() -> bool:
+            arena.assert_alive()
+            return await arena.stored() > stale
+
+        await until(has_moved, what="a write that the replica has not", within_s=WITHIN_S)
+        before, fenced = await arena.stored(), arena.said(FENCED)
+        old.kill()
+        new.resume()
+        client.replicaof("NO", "ONE")
+        await arena.move(new)
+        await _after_roll_back(arena, before, fenced)
+    await old.start()
+    with Redis(port=old.port) as client:
+        client.replicaof(HOST, str(new.port))
+    arena.replica = old
+
+
+async def _after_roll_back(arena: Arena, before: int, fenced: int) -> None:
+    forgotten = before - await arena.stored()
+    arena.counts["forgotten"] += max(0, forgotten)
+    arena.release()
+    if forgotten <= 0:
+        return
+
+    async def is_noticed() -> bool:
+        arena.assert_alive()
+        return arena.said(FENCED) > fenced
+
+    await until(is_noticed, what="a worker that notices what is forgotten", within_s=WITHIN_S)
+    arena.counts["bites"] += 1
+
+
+async def tail_or_fail_over(arena: Arena) -> None:
+    """One of the two."""
+    is_tail = arena.counts["faults"] % 2 == 0
+    arena.counts["tails" if is_tail else "failovers"] += 1
+    await (lose_the_tail if is_tail else fail_over)(arena)
+
+
+async def fill_up(arena: Arena) -> None:
+    """The store has no memory left, or its disk takes no byte more: writes are refused until there is room again."""
+    is_disk, said = arena.counts["faults"] % 2 == 1, arena.said(TRIES)
+    began_ms = monotonic_ms()
+    with Redis(port=arena.store.port) as client:
+        if is_disk:
+            resource.prlimit(arena.store.pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
+        else:
+            client.config_set("maxmemory", 1)
+        arena.release()
+
+        async def is_missed() -> bool:
+            arena.assert_alive()
+            return arena.said(TRIES) > said
+
+        await until(is_missed, what="a worker that is refused", within_s=WITHIN_S)
+        before = await arena.stored()
+        await asyncio.sleep(2)  # How long it is full is the fault, not a condition.
+        assert await arena.stored() == before, "a full store has taken writes"
+        if is_disk:
+            unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+            resource.prlimit(arena.store.pid, resource.RLIMIT_FSIZE, unlimited)
+        else:
+            client.config_set("maxmemory", 0)
+
+        async def goes_on() -> bool:
+            arena.assert_alive()
+            return await arena.stored() > before
+
+        await until(goes_on, what="workers that go on unaided", within_s=WITHIN_S)
+    arena.counts["full_disk" if is_disk else "no_memory"] += 1
+    arena.counts["paused_s"] += (monotonic_ms() - began_ms) // 1000
+    arena.counts["bites"] += 1
+
+
+async def keep_a_snapshot(arena: Arena) -> None:
+    """SAVE while a write is on its way, and put the file aside: from it the store is restored when all is told."""
+    with Redis(port=arena.store.port) as client:
+        client.save()
+    shutil.copy(arena.store.folder / "dump.rdb", arena.store.folder / "kept.rdb")
+    arena.counts["kept"] = await arena.stored()
+
+
+async def restore(arena: Arena) -> None:
+    """Lose the store with all its files, put the snapshot in its place, and start the workers: they read on from it."""
+    for worker in arena.workers:
+        worker.kill()
+    gone = await arena.stored() - arena.counts["kept"]
+    arena.store.kill()
+    folder = arena.store.folder
+    shutil.rmtree(folder / "appendonlydir")
+    # As the runbook says: a server that keeps a log reads no snapshot, so it is read first, and then the log begun.
+    loader = real.redis_server(folder, port=arena.store.port, keep=False)
+    shutil.copy(folder / "kept.rdb", folder / "dump.rdb")
+    await loader.start()
+    with Redis(port=loader.port) as client:
+        client.config_set("appendonly", "yes")
+
+        async def is_written() -> bool:
+            return not client.info("persistence")["aof_rewrite_in_progress"]
+
+        await until(is_written, what="a log begun from the snapshot", within_s=WITHIN_S)
+    await loader.stop()
+    await arena.store.start()
+    arena.counts["bites"] += gone > 0
+    arena.counts["forgotten"] = gone
+    for worker in arena.workers:
+        worker.start()
+    for worker in arena.workers:
+        await worker.ready()
 
 
 async def bad_weather(arena: Arena) -> None:
     """Between workers and store pieces are late, connections are reset or fall silent in one direction, for a while."""
-    before, bites = await applied(arena.topics), arena.proxy.bites.total()
-    arena.proxy.weather = ROUGH
+
+    def rained() -> Counter[str]:
+        return sum((proxy.bites for proxy in arena.proxies), Counter())
+
+    before, bites = await applied(arena.topics), rained().total()
+    for proxy in arena.proxies:
+        proxy.weather = ROUGH
 
     async def has_rained() -> bool:
-        for worker in arena.workers:
-            worker.assert_alive()
-        is_wet = arena.proxy.bites.total() > bites + 20
+        arena.assert_alive()
+        is_wet = rained().total() > bites + 20
         return is_wet and (await applied(arena.topics) > before or not await arena.left())
 
     await until(has_rained, what="bad weather, and something applied in it", within_s=WITHIN_S)
-    arena.proxy.weather = FAIR
-    arena.proxy.cut()
-    arena.counts.update({name: arena.proxy.bites[name] - arena.counts[name] for name in arena.proxy.bites})
+    for proxy in arena.proxies:
+        proxy.weather = FAIR
+        proxy.cut()
+    arena.counts.update({name: count - arena.counts[name] for name, count in rained().items()})
     arena.counts["bites"] += 1
     arena.counts["unknown"] = arena.said("did not answer a write")
 
@@ -142,13 +299,19 @@ PLANS: Final = {
     plan.name: plan
     for plan in (
         Plan("F1", "workers killed", kill_a_worker, 2, 120, 60_000, 2, 2_500),
-        Plan("F2", "workers frozen beyond their session", freeze_a_worker, 2, 30, 40_000, 2, 4_000),
+        Plan("F2", "workers frozen beyond their session", freeze_a_worker, 2, 30, 40_000, 2, 2_500, held=True),
         Plan("F3", "redis-server killed", kill_the_store, 2, 60, 60_000, 1, 2_500),
-        Plan("F6", "Apache Kafka killed", kill_the_broker, 2, 40, 60_000, 2, 4_000),
-        Plan("F7", "bad weather before the store", bad_weather, 2, 60, 60_000, 1, 2_500),
         Plan(
-            "F11", "poison", None, 2, 0, 100_000, 0, 2_500, ("bites", "malformed", "bug"), poisoned, after=count_letters
+            "F4", "the store forgets", tail_or_fail_over, 2, 40, 60_000, 2, 2_500,
+            ("bites", "forgotten", "tails", "failovers"), held=True, replicated=True,
+        ),
+        Plan("F6", "Apache Kafka killed or stopped", kill_the_broker, 2, 40, 60_000, 2, 2_500, held=True),
+        Plan("F7", "bad weather before the store", bad_weather, 2, 60, 60_000, 1, 2_500),
+        Plan("F8", "a full store", fill_up, 2, 10, 20_000, 2, 2_500, ("bites", "no_memory", "full_disk"), held=True),
+        Plan(
+            "F11", "poison", None, 2, 0, 100_000, 0, 2_500, ("bites", "malformed", "bug"), poisoned, after=count_letters,
         ),
         Plan("F12", "members that leave and join", storm, 3, 100, 60_000, 3, 4_000),
+        Plan("F14", "a snapshot restored", keep_a_snapshot, 2, 1, 20_000, 1, 2_500, held=True, after=restore),
     )
-}
+}  # fmt: skip

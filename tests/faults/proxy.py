@@ -6,12 +6,17 @@
 Every piece of data that passes is a draw: it goes on, goes on late, is the last (*reset*: both sides are cut off at once),
 or from it on one direction is silent for ever while the connection stands (*half-open*; a cut of both directions is two of
 them). ``bites`` counts what was done.
+
+    proxy.hold(after=3, what=b"…")      # the fourth piece towards the target that holds these bytes waits, with all behind it
+    await proxy.held.wait()
+    proxy.release()
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from random import Random  # noqa: TID251 - seeded: the same weather every time
 from types import TracebackType
@@ -46,17 +51,33 @@ class Proxy:
     Attributes:
         port: where it listens.
         weather: may be changed at any time.
+        target: the port that new connections are passed on to.
         bites: ``delayed``, ``reset``, ``stalled``: how often.
+        held: a piece waits.
     """
 
     def __init__(self, target: int, seed: int) -> None:
         self.port = 0
         self.weather = FAIR
         self.bites: Counter[str] = Counter()
-        self._target = target
+        self.target = target
+        self.held = asyncio.Event()
+        self._what, self._after = b"", 0
+        self._released = asyncio.Event()
         self._random = Random(seed)
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
+
+    def hold(self, what: bytes, *, after: int) -> None:
+        """Let so many pieces with these bytes pass towards the target, and make the next one wait."""
+        self.held.clear()
+        self._released.clear()
+        self._what, self._after = what, after
+
+    def release(self) -> None:
+        """Let it go on, and hold nothing any more."""
+        self._what = b""
+        self._released.set()
 
     def cut(self) -> None:
         """Reset every connection there is."""
@@ -82,7 +103,7 @@ class Proxy:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            there, beyond = await asyncio.open_connection(HOST, self._target)
+            there, beyond = await asyncio.open_connection(HOST, self.target)
         except OSError:
             writer.transport.abort()
             return
@@ -90,15 +111,26 @@ class Proxy:
         self._open.update(ends)
         try:
             async with asyncio.TaskGroup() as both:
-                both.create_task(self._pass(reader, beyond, ends))
+                both.create_task(self._pass(reader, beyond, ends, self._may_go))
                 both.create_task(self._pass(there, writer, ends))
         finally:
             for end in ends:
                 end.transport.abort()
             self._open.difference_update(ends)
 
+    async def _may_go(self, data: bytes) -> None:
+        if self._what and self._what in data:
+            self._after -= 1
+            if self._after < 0:
+                self.held.set()
+                await self._released.wait()
+
     async def _pass(
-        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, ends: tuple[asyncio.StreamWriter, ...]
+        self,
+        source: asyncio.StreamReader,
+        sink: asyncio.StreamWriter,
+        ends: tuple[asyncio.StreamWriter, ...],
+        may_go: Callable[[bytes], Awaitable[None]] | None = None,
     ) -> None:
         """One direction, until it ends."""
         is_silent = False
@@ -107,6 +139,8 @@ class Proxy:
                 weather, draw = self.weather, self._random.random()
                 if is_silent:
                     continue
+                if may_go is not None:
+                    await may_go(data)
                 if draw < weather.resets:
                     self.bites["reset"] += 1
                     break

@@ -150,7 +150,7 @@ async def working(shop: Shop) -> AsyncIterator[LiveWorker]:
 _TIED: Final = "import ctypes, signal; ctypes.CDLL(None).prctl(1, signal.SIGKILL); "
 """On Linux the worker dies with the tests, even if these are killed."""
 
-_RUN: Final = "import os, sys; from opportune.cli import main; sys.argv[1:] = ['worker']; main()"
+_RUN: Final = "import os, sys; from opportune.cli import main; main()"
 
 
 class EndedByItself(AssertionError):
@@ -158,10 +158,16 @@ class EndedByItself(AssertionError):
 
 
 class WorkerProcess:
-    """A worker as a process of its own: ``opportune worker``, to be killed and started again."""
+    """A worker as a process of its own: ``opportune worker``, to be killed and started again.
+
+    Attributes:
+        env: its settings; those that change count from the next start.
+    """
+
+    command = "worker"
 
     def __init__(self, shop: Shop, folder: Path, name: str = "worker") -> None:
-        self._shop = shop
+        self.env = dict(shop.env)
         self.log_path = folder / f"{name}.log"
         self._process: subprocess.Popen[bytes] | None = None
         self._said_before = 0
@@ -174,12 +180,12 @@ class WorkerProcess:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("OPPORTUNE_")}
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", tied + _RUN],
+                [sys.executable, "-c", tied + _RUN, self.command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 cwd=ROOT,
-                env={**environment, **self._shop.env},
+                env={**environment, **self.env},
                 start_new_session=True,
             )
 
