@@ -6,7 +6,7 @@ JOBS ?= 3
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 STAMP := .venv/.made-from-lock
 
-.PHONY: env run test test-kafka faults check bench examples secrets lock clean
+.PHONY: env run test test-kafka faults overload soak check bench examples secrets lock clean
 .DELETE_ON_ERROR:
 
 env: $(STAMP)
@@ -34,6 +34,17 @@ test-kafka: env
 SEED ?= 42
 faults: env
 	$(BIN)/python -m tests.faults.command $(FAULTS) --seed $(SEED)
+
+# F15: more requests than the collector may take, 5 times so many; CAPACITY a second, for MINUTES.
+CAPACITY ?= 1000
+MINUTES ?= 10
+overload: env
+	$(BIN)/python -m tests.faults.overload --seed $(SEED) --capacity $(CAPACITY) --minutes $(MINUTES)
+
+# F16: a live shop under one fault after another, for HOURS; what grows meanwhile.
+HOURS ?= 8
+soak: env
+	$(BIN)/python -m tests.faults.soak --seed $(SEED) --minutes $$(($(HOURS) * 60))
 
 check: env
 	$(BIN)/ruff format --check .

@@ -119,6 +119,21 @@ class Settings:
         default=1000,
         metadata=_about("requests", "How many may be under way before new ones get 429.", least=1, most=100_000),
     )
+    collector_per_s: int = field(
+        default=0,
+        metadata=_about("requests/s", "How many are taken a second, of all together; then 429. 0: no bound.", least=0),
+    )
+    collector_key_per_s: int = field(
+        default=0, metadata=_about("requests/s", "The same of one write key. 0: no bound.", least=0)
+    )
+    collector_address_per_s: int = field(
+        default=0,
+        metadata=_about(
+            "requests/s",
+            "The same of one IP address; behind proxies set OPPORTUNE_COLLECTOR_PROXIES, or they are the address. 0: no bound.",
+            least=0,
+        ),
+    )
     collector_bytes: int = field(
         default=64 << 20,
         metadata=_about(

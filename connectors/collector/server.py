@@ -2,7 +2,7 @@
 
 A plain ASGI app. A request goes through five gates, each cheaper than what it guards: route, key, load, body,
 events. Load is judged before the body is read: 429 when too much is under way here, 503 when the broker does not
-answer, both with Retry-After. Every answer to a page of another origin carries CORS headers, the errors too, or the
+answer, both with Retry-After; 429 also when somebody asks more often than settings allow. Every answer to a page of another origin carries CORS headers, the errors too, or the
 SDK in that page could not tell a 429 from a dead network. Every error is JSON with ``code`` and ``message``.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import math
 import re
 import signal
 import socket
@@ -29,6 +30,7 @@ from connectors.collector.admission import Admission, Given, admit, refused_whol
 from connectors.collector.body import Inflater, Parsed, TooLarge, parse
 from connectors.collector.http import EmbeddedServer, server_for
 from connectors.collector.keys import Keys, Source, read_keys
+from connectors.collector.rates import Rates
 from connectors.collector.tracker import AGE_S_MAX, read_tracker
 from connectors.publisher import Publisher, PublishFailed, kafka_options
 from connectors.settings import Settings
@@ -48,6 +50,9 @@ Locate = Callable[[str], Mapping[str, str] | None]
 LOG = logging.getLogger("opportune.collector")
 
 RETRY_AFTER_S: Final = b"2"
+ADDRESS_CHARS_MAX: Final = 45
+"""Of an IP address, in its longest spelling."""
+
 TOLD_MAX: Final = 10
 """Refused events that a 200 lists; the rest is counted."""
 
@@ -107,6 +112,7 @@ class Collector:
         self._keys = read_keys(settings.write_keys) if keys is None else keys
         self._locate = locate
         self._goods = goods
+        self._rates = Rates(settings.collector_per_s, settings.collector_key_per_s, settings.collector_address_per_s)
         self._tracker = read_tracker()
         self._publisher = Publisher(
             kafka_options(settings),
@@ -230,6 +236,9 @@ class Collector:
         if source is None and authorization:
             return _refused(BadInput("unknown_key", "Authorization: a known write key wanted, got another"))
 
+        wait_s = self._rates.of_all(self._address(scope, forwarded) if self._rates.per_address else "", clock.seconds())
+        if wait_s or (source is not None and (wait_s := self._rates.of_key(source.name, clock.seconds()))):
+            return _too_often(wait_s)
         # Load is judged by what was announced; a body without a length counts as the largest.
         settings = self._settings
         announced = int(length) if length.isdigit() else settings.collector_body_bytes
@@ -300,6 +309,8 @@ class Collector:
             mistake = error
         if source is None and parsed is not None:
             source = self._keys.of(parsed.whole.get("writeKey"))
+            if source is not None and (wait_s := self._rates.of_key(source.name, clock.seconds())):
+                return _too_often(wait_s)
         if source is None:
             return _refused(mistake or BadInput("unknown_key", "writeKey: a known write key wanted, got none"))
         if call == "import" and not source.trusted:
@@ -343,19 +354,24 @@ class Collector:
         """What the connection tells of the sender, if the installation wants to know."""
         if not self._settings.collector_keep_ip and self._locate is None:
             return {}
+        ip = self._address(scope, forwarded)
+        seen: dict[str, Any] = {}
+        if self._settings.collector_keep_ip and ip:
+            seen["ip"] = ip
+        place = self._locate(ip) if self._locate is not None and ip else None
+        if place:
+            seen["place"] = dict(place)
+        return seen
+
+    def _address(self, scope: Scope, forwarded: bytes) -> str:
+        """The client's IP address, as the last trusted proxy saw it."""
         client = scope.get("client")
         ip: str = client[0] if client else ""
         hops = self._settings.collector_proxies
         if hops and forwarded:
             chain = [part.strip() for part in forwarded.decode("latin-1").split(",")]
             ip = chain[-min(hops, len(chain))]
-        seen: dict[str, Any] = {}
-        if self._settings.collector_keep_ip and ip:
-            seen["ip"] = ip[:45]
-        place = self._locate(ip) if self._locate is not None and ip else None
-        if place:
-            seen["place"] = dict(place)
-        return seen
+        return ip[:ADDRESS_CHARS_MAX]
 
     async def _other(self, scope: Scope, path: str) -> tuple[int, Headers, bytes]:
         """Everything that takes no events."""
@@ -430,6 +446,11 @@ def _refused(error: BadInput) -> tuple[int, Headers, bytes]:
 
 def _later(status: int, code: str, message: str) -> tuple[int, Headers, bytes]:
     return _error(status, code, message, (b"retry-after", RETRY_AFTER_S))
+
+
+def _too_often(wait_s: float) -> tuple[int, Headers, bytes]:
+    after = (b"retry-after", b"%d" % max(1, math.ceil(wait_s)))
+    return _error(429, "too_often", "more requests a second than are allowed; send again", after)
 
 
 def _error(status: int, code: str, message: str, *more: tuple[bytes, bytes]) -> tuple[int, Headers, bytes]:

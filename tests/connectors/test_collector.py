@@ -330,6 +330,32 @@ async def test_bytes_under_way_are_bounded_as_announced_and_as_inflated(broker: 
         assert (await client.post("/v1/batch", auth=WEB, content=b'{"batch":[]}' + b" " * 200_000)).status_code == 200
 
 
+async def refused_once(client: httpx.AsyncClient, **request: Any) -> httpx.Response:
+    """Ask until it is too often."""
+    while (answer := await client.post("/v1/t", **request)).status_code == 200:
+        pass
+    return answer
+
+
+@pytest.mark.invariant("R27")
+@pytest.mark.invariant("R29")
+async def test_who_asks_too_often_is_429_and_does_not_cost_another_key_or_address(broker: str, mark: str) -> None:
+    async with collecting(broker, collector_key_per_s=1) as collector, client_of(collector) as client:
+        for request in ({"auth": WEB, "json": track(mark)}, {"json": track(mark, writeKey=WEB[0])}):
+            answer = await refused_once(client, headers=ORIGIN, **request)
+            is_error(answer, 429, "too_often")
+            assert answer.headers["retry-after"] == "1"
+            assert answer.headers["access-control-expose-headers"] == "retry-after"
+        assert (await client.post("/v1/t", auth=SHOP, json=track(mark))).status_code == 200
+    async with collecting(broker, collector_address_per_s=1, collector_proxies=1) as collector:
+        async with client_of(collector) as client:
+            first, second = {"X-Forwarded-For": "192.0.2.1"}, {"X-Forwarded-For": "192.0.2.2"}
+            is_error(await refused_once(client, auth=WEB, json=track(mark), headers=first), 429, "too_often")
+            assert (await client.post("/v1/t", auth=WEB, json=track(mark), headers=second)).status_code == 200
+    async with collecting(broker, collector_per_s=1) as collector, client_of(collector) as client:
+        is_error(await refused_once(client, auth=WEB, json=track(mark)), 429, "too_often")
+
+
 async def test_a_body_that_does_not_come_is_408_and_a_client_that_left_is_forgotten(broker: str) -> None:
     async with collecting(broker, collector_read_ms=100) as collector, client_of(collector) as client:
         reader, writer = await raw(collector.port, "POST /v1/t", length=1000)

@@ -17,7 +17,8 @@ import socket
 import sys
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random  # noqa: TID251 - seeded: the same customers every time
@@ -174,27 +175,36 @@ FAULTS: Final[dict[str, Callable[[Arena], Awaitable[None]]]] = {
 }  # fmt: skip
 
 
+@asynccontextmanager
+async def collecting(arena: Arena, folder: Path, **more: str) -> AsyncIterator[CollectorProcess]:
+    """A collector process that answers; ``more`` are settings of it."""
+    collector = CollectorProcess(arena.shop, folder / "workers", "collector")
+    collector.env |= {
+        "OPPORTUNE_COLLECTOR_PORT": str(free_port()),
+        "OPPORTUNE_COLLECTOR_HOST": HOST,
+        "OPPORTUNE_WRITE_KEYS": orjson.dumps(KEYS).decode(),
+        **more,
+    }
+    try:
+        collector.start()
+        await collector.ready()
+        yield collector
+    finally:
+        if collector.runs:
+            collector.kill()
+
+
 async def soak(seed: int, folder: Path, minutes: float, rate: float, every_s: float) -> str:
     """Run it; its line."""
-    async with standing(PLAN, seed, folder) as arena:
-        collector = CollectorProcess(arena.shop, folder / "workers", "collector")
-        collector.env |= {
-            "OPPORTUNE_COLLECTOR_PORT": str(free_port()),
-            "OPPORTUNE_COLLECTOR_HOST": HOST,
-            "OPPORTUNE_WRITE_KEYS": orjson.dumps(KEYS).decode(),
-        }
-        try:
-            for process in (*arena.workers, collector):
-                process.start()
-            for process in (*arena.workers, collector):
-                await process.ready()
-            load = Load(f"http://{HOST}:{collector.env['OPPORTUNE_COLLECTOR_PORT']}", rate, Random(seed))
-            found = await _under_load(arena, collector, load, minutes * 60, every_s)
-            await until(lambda: _applied(arena), what="all that was taken is applied", within_s=WITHIN_S)
-            return await _line(arena, load, found, minutes)
-        finally:
-            if collector.runs:
-                collector.kill()
+    async with standing(PLAN, seed, folder) as arena, collecting(arena, folder) as collector:
+        for worker in arena.workers:
+            worker.start()
+        for worker in arena.workers:
+            await worker.ready()
+        load = Load(f"http://{HOST}:{collector.env['OPPORTUNE_COLLECTOR_PORT']}", rate, Random(seed))
+        found = await _under_load(arena, collector, load, minutes * 60, every_s)
+        await until(lambda: _applied(arena), what="all that was taken is applied", within_s=WITHIN_S)
+        return await _line(arena, load, found, minutes)
 
 
 async def _applied(arena: Arena) -> bool:
