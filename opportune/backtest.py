@@ -148,7 +148,7 @@ def run(
     rulebook = load(asked.rules or own.rules, zone=agreed.zone, currency=agreed.currency)
     from_ms, to_ms = asked.span()
     with _reading(asked, env, terminal) as (source, tell, tallies):
-        result = replayed(source, rulebook, to_ms, lambda: Days(rulebook.zone, from_ms, keep()), tell)
+        result = replayed(source, rulebook, to_ms, lambda: Days(rulebook.zone, from_ms, keep()), tell, looks=True)
     return rulebook, result, tallies
 
 
@@ -158,7 +158,7 @@ def compare(asked: Asked, old: Path, env: Mapping[str, str], terminal: Console) 
     books = [load(one, zone=agreed.zone, currency=agreed.currency) for one in (old, asked.rules or own.rules)]
     from_ms, to_ms = asked.span()
     with _reading(asked, env, terminal) as (source, tell, _):
-        one, two = (replayed(source, book, to_ms, lambda: Sent(from_ms), tell) for book in books)
+        one, two = (replayed(source, book, to_ms, lambda: Sent(from_ms), tell, looks=True) for book in books)
     return difference(one, books[0], two, books[1])
 
 
@@ -176,7 +176,7 @@ def shadow(
     agreed, own = stream_settings.read(env)
     books = [load(one, zone=agreed.zone, currency=agreed.currency) for one in (old, asked.rules or own.rules)]
     from_ms, _ = asked.span()
-    runs = [Replay(book, Sent(from_ms)) for book in books]
+    runs = [Replay(book, Sent(from_ms), looks=True) for book in books]
     with History(own, agreed.partitions) as log:
         inputs, go_on = log.read(), True
         while go_on:

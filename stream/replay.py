@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import Generic, Protocol, TypeVar
 
+import msgpack
+
 from profiles.catalogue import PRODUCT, PRODUCT_UPDATED, Catalogue, news_event, updated
 from profiles.errors import BadInput
 from profiles.ids import shard_of
@@ -27,10 +29,10 @@ from profiles.moments import FOREVER
 from profiles.state import Profile
 from profiles.wire import FACTS, Command, Event, Wake
 from rules.engine import SEGMENT, Kept, Stuck, step, swept
-from rules.facts import FACTS_KEPT
+from rules.facts import FACTS_KEPT, Facts, Scan, pack_facts
 from rules.outcome import Step
 from rules.rulebook import Rulebook
-from stream.facts import Books, Met
+from stream.facts import Books, Met, digest_of, next_ms
 
 Given = Event | Command
 Source = Callable[[], Iterable[Given]]
@@ -77,6 +79,8 @@ def replayed(
     tell: Callable[[int], None] | None = None,
     born: Callable[[str], Profile] = Profile,
     alarms_ms: int = 0,
+    *,
+    looks: bool = False,
 ) -> Replayed[Heard]:
     """Run a log through the rules.
 
@@ -88,6 +92,8 @@ def replayed(
         tell: called with the number of inputs read so far in this pass, every thousandth.
         born: makes the profile of an address that is met for the first time.
         alarms_ms: with no ``until_ms``, alarms due before this fire, too.
+        looks: whether to look the base over at 04:00 of the shop, as a worker does, where the log tells nothing of what the
+            rules want to know of it.
     """
     aside: dict[int, str] = {}
     without: dict[str, tuple[Kept, ...]] = {}
@@ -95,7 +101,7 @@ def replayed(
     with _collector_at_rest():
         while True:
             passes += 1
-            run = Replay(rulebook, listener(), without, born)
+            run = Replay(rulebook, listener(), without, born, looks=looks)
             taken, failed = _pass(run, source, until_ms, aside, tell, alarms_ms)
             if not failed:
                 return Replayed(run.listener, run.profiles, run.goods, taken, aside, passes)
@@ -155,6 +161,7 @@ class Replay(Generic[Heard]):
         without: address -> what its profile had kept for later and cannot be done (``Stuck``).
         born: makes the profile of an address that is met for the first time.
         goods: the shop's catalogue, by what the log says of it.
+        looks: whether to look the base over each day, where the log does not tell what was found.
         at_work: the address that was stepped last.
     """
 
@@ -165,6 +172,7 @@ class Replay(Generic[Heard]):
     profiles: dict[str, Profile] = field(default_factory=dict)
     goods: Catalogue = field(default_factory=Catalogue)
     now_ms: int = -FOREVER
+    looks: bool = False
     at_work: str = ""
     _alarms: list[tuple[int, str]] = field(default_factory=list)
     _queued: dict[str, int] = field(default_factory=dict)
@@ -172,9 +180,13 @@ class Replay(Generic[Heard]):
     _broken: set[str] = field(default_factory=set)
     _known: dict[int, tuple[Met, ...]] = field(default_factory=dict)
     _partitions: int = 0
+    _look_ms: int = FOREVER
+    _told: set[str] = field(default_factory=set)  # by the log, of the base
 
     def __post_init__(self) -> None:
         self._books = Books(self.rulebook)
+        if self.looks and self.rulebook.wanted:
+            self._look_ms = -FOREVER
 
     def take(self, given: Given) -> None:
         """Take one input, after all alarms that are due before it.
@@ -182,13 +194,15 @@ class Replay(Generic[Heard]):
         Raises:
             BadInput, Stuck: its profile is worth nothing any more; the pass must be made again without the cause.
         """
+        if given.received_ms >= self._look_ms:
+            self._look(given.received_ms + 1)
         if given.received_ms > self.now_ms:
             self.now_ms = given.received_ms
         if self._alarms and self._alarms[0][0] < self.now_ms:
             self.until(self.now_ms)
         given.seen_ms = self.now_ms
         if type(given) is Command and given.kind == FACTS:
-            self._learn(given)
+            self._told |= self._learn(given).values.keys()
             return
         if isinstance(given, Event) and given.address.startswith(PRODUCT):
             self._restock(given)
@@ -218,11 +232,41 @@ class Replay(Generic[Heard]):
                 waiting.extend(out.commands)
 
     def until(self, until_ms: int) -> int:
-        """Fire all alarms due before this instant, in the order of time.
+        """Fire all alarms due before this instant, in the order of time; what the base is like is looked at in between.
 
         Returns:
             How many could not be done.
         """
+        failed = self._look(until_ms) if until_ms > self._look_ms else 0
+        return failed + self._fire(until_ms)
+
+    def _look(self, until_ms: int) -> int:
+        """Look the base over at each 04:00 of the shop before this instant; how many alarms of before could not be done."""
+        failed = 0
+        while self._look_ms < until_ms:
+            at_ms = self._look_ms
+            is_first = at_ms == -FOREVER  # Nobody has been here yet.
+            self._look_ms = next_ms(until_ms if is_first else at_ms, self.rulebook.zone)
+            if is_first:
+                continue
+            failed += self._fire(at_ms)
+            self.now_ms = max(self.now_ms, at_ms)
+            book = self._book("") if self._partitions else self.rulebook
+            newest = book.facts[-1] if book.facts else None
+            if all(fact.name in self._told for fact in self.rulebook.wanted):
+                continue
+            scan = Scan(self.rulebook.wanted, at_ms)
+            for profile in self.profiles.values():
+                book.lend(profile)
+                scan.look(profile)
+            if scan.profiles:
+                body = msgpack.packb(pack_facts(scan.found(newest.number + 1 if newest is not None else 1)))
+                partitions = self._partitions or 1
+                for partition in range(partitions):
+                    self._learn(Command(FACTS, FACTS, f"{partition}/{partitions}", (0, digest_of(body)), body, at_ms))
+        return failed
+
+    def _fire(self, until_ms: int) -> int:
         alarms, queued, failed = self._alarms, self._queued, 0
         while alarms and alarms[0][0] < until_ms:
             due_ms, address = heappop(alarms)
@@ -246,19 +290,20 @@ class Replay(Generic[Heard]):
         """Leave out of the next pass what the profile at work had kept and cannot be done."""
         self.without[self.at_work] = (*self.without.get(self.at_work, ()), error.kept)
 
-    def _learn(self, given: Command) -> None:
+    def _learn(self, given: Command) -> Facts:
         """Let a partition know new facts from here on, and all of its profiles meet them."""
         partition, _, partitions = given.other.partition("/")
         self._partitions = int(partitions)
         _, facts = self._books.learn(given.body)
         known = self._known.get(int(partition), ())
         if known and known[-1].number >= facts.number:
-            return
+            return facts
         met = Met(facts.number, self.now_ms, given.link[1], given.backfill)
         self._known[int(partition)] = (*known, met)[-FACTS_KEPT:]
         for address in [one for one in self.profiles if shard_of(one) % self._partitions == int(partition)]:
             if self.profiles[address].first_seen_ms:
                 self._step(address, swept(address, facts.number, self.now_ms))
+        return facts
 
     def _book(self, address: str) -> Rulebook:
         return self._books.knowing(self._known.get(shard_of(address) % self._partitions, ()))

@@ -7,18 +7,22 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+import msgpack
+import orjson
 import pytest
 
 from profiles.codec import decode, encode
 from profiles.ids import SHARDS
-from profiles.moments import DAY_MS, parse_instant
+from profiles.moments import DAY_MS, HOUR_MS, parse_instant
 from profiles.state import ORDERS_MAX, Profile
 from profiles.taxonomy import canonical, resolve
 from profiles.wire import (
     DEAD_LETTERS,
     DECISIONS,
+    FACTS,
     INPUT_TOPICS,
     SEGMENT_CHANGES,
+    Command,
     Event,
     decode_event,
     encode_event,
@@ -28,6 +32,7 @@ from rules.compile import compile_rules
 from rules.outcome import Step
 from rules.rulebook import Rulebook
 from stream.clock import LogClock, SystemIds, wall_ms
+from stream.facts import digest_of
 from stream.handlers import Handlers
 from stream.log_memory import MemoryLog, MemoryReader
 from stream.replay import Replayed, replayed
@@ -102,14 +107,16 @@ async def ran_live(log: MemoryLog, rulebook: Rulebook, until_ms: int) -> tuple[d
     return {one: blob for one, blob in zip(sorted(addresses), blobs, strict=True) if blob is not None}, heard
 
 
-def replay(events: Sequence[Event], rulebook: Rulebook, until_ms: int | None = None) -> Replayed[Heard]:
-    """The same events, each time as they lie in the log."""
-    values = [encode_event(event) for event in events]
+def replay(
+    events: Sequence[Event | Command], rulebook: Rulebook, until_ms: int | None = None, *, looks: bool = False
+) -> Replayed[Heard]:
+    """The same inputs, each time as they lie in the log."""
+    values = [encode_event(one) if isinstance(one, Event) else one for one in events]
 
-    def source() -> Iterator[Event]:
-        return map(decode_event, values)
+    def source() -> Iterator[Event | Command]:
+        return (decode_event(one) if isinstance(one, bytes) else one for one in values)
 
-    return replayed(source, rulebook, until_ms, Heard)
+    return replayed(source, rulebook, until_ms, Heard, looks=looks)
 
 
 @pytest.mark.mechanic("D2")
@@ -179,3 +186,85 @@ def test_inputs_from_the_end_on_are_left_out() -> None:
     events = [told(START_MS + number * DAY_MS, "page_viewed", number, path="/") for number in range(5)]
     assert replay(events, BUYERS, START_MS + 2 * DAY_MS).inputs == 2
     assert replay(events, BUYERS).inputs == 5
+
+
+TIERS = compile_rules(
+    [
+        (
+            "rules",
+            """
+            traits:
+              spent: {sum: order.total}
+              tier: {tiers: spent, by: quantile, cuts: [0.5], labels: [low, high], publish: true}
+            segments:
+              top: {trait: tier, eq: high}
+              lately: {did: order, window: {within: P2D}}
+            triggers:
+              welcome_to_the_top: {class: marketing, on: {segment: top}, steps: [{emit: {template: top}}]}
+            """,
+        )
+    ],
+    zone="Europe/Berlin",
+)
+
+
+def bought(at_ms: int, number: int, who: int, total: int) -> Event:
+    return told(at_ms, "order_completed", number, f"user:{who}", order_id=str(number), total=total, currency="USD")
+
+
+def facts_of(events: Sequence[Event], at_ms: int, number: int) -> Command:
+    """What the log tells after a look at that instant."""
+    spent: dict[str, int] = defaultdict(int)
+    for one in events:
+        spent[one.address] += one.props.get("total_minor", 0)
+    values = sorted(spent.values())
+    middle, mean = values[(len(values) + 1) // 2 - 1] * 64, sum(values) * 64 // len(values)
+    found = {"number": number, "as_of_ms": at_ms, "values": {"trait:spent": {"": {"n": len(values), "mean": mean, "1/2": middle}}}}  # fmt: skip
+    body = msgpack.packb(found)
+    return Command(FACTS, "facts:0", "0/1", (number, digest_of(body)), body, at_ms)
+
+
+def at_of(value: bytes) -> str:
+    return str(orjson.loads(value)["at"])
+
+
+@pytest.mark.mechanic("D2")
+@pytest.mark.mechanic("M30")
+def test_the_base_is_looked_over_at_four_each_morning_as_if_the_log_had_told_it() -> None:
+    morning_ms = parse_instant("2026-03-03T03:00:00Z")
+    first = [bought(morning_ms - HOUR_MS + one, one, one, 10 * one) for one in range(1, 5)]
+    second = [bought(morning_ms + one, 10 + one, one, 100) for one in (1, 2)]
+    third = [bought(morning_ms + DAY_MS, 20, 5, 1)]  # At this very instant: after the look.
+    last = told(morning_ms + 2 * DAY_MS + 1, "page_viewed", 30, path="/")
+    events = [*first, *second, *third, last]
+    found = replay(events, TIERS, looks=True)
+    members = [one for one in found.heard.records if one[0] == "segment_changes"]
+    changes = [
+        (at_of(value), key)
+        for _, key in members
+        for value in found.heard.records["segment_changes", key]
+        if b"top" in value
+    ]
+    assert sorted(changes) == [
+        ("2026-03-03T03:00:00.000Z", "user:3"), ("2026-03-03T03:00:00.000Z", "user:4"),
+        ("2026-03-03T03:00:00.001Z", "user:1"), ("2026-03-03T03:00:00.002Z", "user:2"),
+        ("2026-03-04T03:00:00.000Z", "user:3"), ("2026-03-04T03:00:00.000Z", "user:4"),
+    ]  # fmt: skip
+    assert {one.swept for one in found.profiles.values() if one.address != "user:1"} == {3}
+
+    # The same, told by the log: as it would lie there after a worker had looked at these instants.
+    commands = [
+        facts_of([one for one in events if one.received_ms < at_ms], at_ms, number)
+        for number, at_ms in enumerate([morning_ms, morning_ms + DAY_MS, morning_ms + 2 * DAY_MS], start=1)
+    ]
+    both: list[Event | Command] = [*commands, *events]
+    whole = sorted(both, key=lambda one: (one.received_ms, isinstance(one, Event)))
+    again = replay(whole, TIERS)
+    assert again.heard.records == found.heard.records
+    assert {one: encode(profile) for one, profile in again.profiles.items()} == {
+        one: encode(profile) for one, profile in found.profiles.items()
+    }
+    # Where the log tells it, nobody looks.
+    early: list[Event | Command] = [*first, facts_of(first, first[-1].received_ms + 1, 1), *second, *third, last]
+    assert replay(early, TIERS, looks=True).heard.records == replay(early, TIERS).heard.records
+    assert not any("top" in str(values) for values in replay(events, TIERS).heard.records.values())
