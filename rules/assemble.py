@@ -373,7 +373,7 @@ class _Maker:
         if event is None:
             return Branch(self.scope.rule(condition).judge, 0)
         condition.known(("event",))
-        where, _ = conditions(event, self.heard)
+        where, _ = conditions(event, self.heard, of_anybody=True)
         for one in event:
             self.kept.update(dict.fromkeys(name.removeprefix(CUSTOM) for name, _ in one.items()))
         if where is None:

@@ -31,6 +31,7 @@ from profiles.wire import (
     ABSORB,
     CART_EVENTS,
     EDIT,
+    EMAIL_EVENTS,
     ERASE,
     FORWARD,
     LINK,
@@ -55,7 +56,7 @@ from rules import published, records
 from rules.interest import interesting
 from rules.journeys import AT, LATE_MS, RUN, kept_of
 from rules.outcome import DUPLICATE, ERASED, FORWARDED, HELD, REFUSED, THROTTLED, Step
-from rules.predicates import value_at
+from rules.predicates import of_people, value_at
 from rules.program import (
     AUDIENCE,
     Chance,
@@ -440,6 +441,7 @@ class _Turn(Regrets):
         started = (
             known.activity
             and not self.stale  # A visit of last year is none that ends today.
+            and (known.topic is not EMAIL_EVENTS or of_people(event.props))
             and sessions.touch(p, event.type, event.at_ms, rb.session_gap_ms)
         )
         self._happened(event, now_ms, cause, event.at_ms, also)

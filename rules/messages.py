@@ -8,6 +8,7 @@ from profiles.aggregates import counter, edge
 from profiles.moments import FOREVER
 from profiles.state import Profile
 from profiles.wire import Event
+from rules.predicates import of_people
 from rules.spec import Reader, Scope
 
 CHANNELS: Final = ("email", "sms", "push")
@@ -23,11 +24,6 @@ COUNTS: Final = (*_BY_TYPE, "unsubscribed")
 LAST: Final = tuple(f"last_{name}_at" for name in COUNTS)
 
 
-def of_people(event: Event) -> bool:
-    """Whether no machine is known to have done it: a mail program that fetches pictures opens nothing."""
-    return not event.props.get("machine")
-
-
 def reader(channel: str, part: str, scope: Scope) -> Reader | None:
     """The reader of ``channel.part``; ``None``: there is no such part."""
     is_time = part in LAST
@@ -40,7 +36,7 @@ def reader(channel: str, part: str, scope: Scope) -> Reader | None:
     def values(event: Event) -> list[Any]:
         if of_channel and (event.props.get("channel") or "email") != channel:
             return []
-        return [None] if of_people(event) else []
+        return [None] if of_people(event.props) else []
 
     agg = scope.aggregate(edge.SPEC if is_time else counter.SPEC, types, f"{channel}.{name}", values, int(is_time))
 

@@ -21,9 +21,10 @@ from profiles.moments import Duration, iso
 from profiles.money import decimal_of, major, price_text, to_e6
 from profiles.state import Instance, Profile
 from profiles.taxonomy import EVENT_TYPES
-from profiles.wire import coupon_code
+from profiles.wire import Event, coupon_code
 from rules.documents import Node, did_you_mean
 from rules.entities import matching
+from rules.predicates import of_people
 from rules.program import Need, Payload, PayloadPart, TriggerScope
 from rules.spec import once
 
@@ -357,10 +358,14 @@ def _without(
     return (one for one in way(known) if one not in known)
 
 
+def _by_himself(event: Event) -> list[Any]:
+    return once(event) if of_people(event.props) else []
+
+
 def _since(text: str, node: Node, scope: TriggerScope) -> Callable[[Profile, int], int]:
     """From when on: his last visit (before now), his last order, or so long ago."""
     if text == "last_visit":
-        agg = scope.aggregate(latest.SPEC, _ACTIVITY, "last_visit", once, 1)
+        agg = scope.aggregate(latest.SPEC, _ACTIVITY, "last_visit", _by_himself, 1)
         return lambda profile, now_ms: (profile.aggs.get(agg) or {}).get(None, profile.first_seen_ms)
     if text == "last_order":
 

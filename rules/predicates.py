@@ -20,27 +20,33 @@ from rules.documents import Node, did_you_mean
 Predicate = Callable[[Any], bool]
 
 CUSTOM: Final = "custom."
+MACHINE: Final = "machine"
+REACTIONS: Final = frozenset(name for name in EVENT_TYPES if name.endswith(("_opened", "_link_clicked")))
+"""What machines do, too: mail programs fetch pictures, gateways follow links."""
 _ITEM: Final = tuple(ITEM["properties"])
 
 
 def conditions(
-    node: Node | None, types: tuple[str, ...] = (), *, of_items: bool = False
+    node: Node | None, types: tuple[str, ...] = (), *, of_items: bool = False, of_anybody: bool = False
 ) -> tuple[Predicate | None, str]:
     """Compile a list of ``{property: value}`` or ``{property: {op: value}}``; all must hold.
 
     A plain value means equal; for ``category`` it means that category or one below it.
-    ``exists: true|false`` asks for the property itself.
+    ``exists: true|false`` asks for the property itself. What a machine is known to have done with a message does not count,
+    unless a condition is on ``machine``.
 
     Args:
         types: of the events that are meant: a property that none of them has is a mistake, unless it is ``custom.<name>``;
             events of the shop's own may have any.
         of_items: the conditions are on the items of these events.
+        of_anybody: what machines did counts, too.
     Returns:
         A predicate over a mapping of properties (``None`` when nothing is asked), and a canonical text
         that equal conditions share.
     """
+    guarded = not of_items and not of_anybody and not REACTIONS.isdisjoint(types)
     if node is None:
-        return None, ""
+        return (of_people, _OF_PEOPLE) if guarded else (None, "")
     known = _properties(types)
     if of_items and known:
         known = _ITEM
@@ -53,12 +59,27 @@ def conditions(
                 wanted.wrong(f"{whose} has no property {name!r}{did_you_mean(name, known)} ({own})")
             tests.append((name.removeprefix(CUSTOM), _condition(name, wanted)))
     canonical = json.dumps(node.plain(), sort_keys=True, default=str, ensure_ascii=False)
+    if guarded and all(name != MACHINE for name, _ in tests):
+        tests.append((MACHINE, _no_machine))
+        canonical += _OF_PEOPLE
     if not tests:
         return None, canonical
     if len(tests) == 1:
         name, test = tests[0]
         return lambda props: test(value_at(props, name)), canonical
     return lambda props: all(test(value_at(props, name)) for name, test in tests), canonical
+
+
+def of_people(props: dict[str, Any]) -> bool:
+    """Whether no machine is known to have done it: a mail program that fetches pictures opens nothing."""
+    return not props.get(MACHINE)
+
+
+_OF_PEOPLE: Final = "|of people"
+
+
+def _no_machine(value: Any) -> bool:
+    return not value
 
 
 @lru_cache(maxsize=1_024)
@@ -86,6 +107,16 @@ def value_at(props: dict[str, Any], path: str) -> Any:
 
 
 def _condition(name: str, wanted: Node) -> Test:
+    test = _compared(name, wanted)
+    if name == MACHINE and any(
+        type(one.value) is bool for one in ([one for _, one in wanted.items()] if wanted.is_map() else wanted)
+    ):
+        # `true` means a machine of whatever class: a scanner is one.
+        return lambda value: test(bool(value) if isinstance(value, str) else value)
+    return test
+
+
+def _compared(name: str, wanted: Node) -> Test:
     if wanted.is_map():
         exists = wanted.get("exists")
         allowed = (

@@ -14,6 +14,7 @@ from profiles.moments import FOREVER
 from profiles.state import SESSION, Profile
 from profiles.taxonomy import EVENT_TYPES
 from profiles.wire import Event
+from rules.predicates import of_people
 from rules.spec import Read, Reader, Scope
 
 CAMPAIGN: Final = "context.campaign"
@@ -55,5 +56,5 @@ def touch(name: str, scope: Scope, *, last: bool, in_visit: bool = False) -> dic
 
 def _campaign(event: Event) -> list[Any]:
     # In this order, always: of two touches at one instant the greater stands, whatever came first.
-    campaign = event.context.get("campaign")
+    campaign = event.context.get("campaign") if of_people(event.props) else None
     return [[campaign.get(one, "") for one in _SAID]] if campaign else []

@@ -25,15 +25,15 @@ from typing import Any, Final
 import orjson
 
 from connectors.collector.body import Parsed, kind_of, slices
-from connectors.collector.context import NO_REFERRER, keep
+from connectors.collector.context import NO_REFERRER, keep, machine_of
 from connectors.collector.keys import Source
 from profiles import ids
 from profiles.catalogue import PRODUCT, Catalogue
 from profiles.errors import BadInput
 from profiles.moments import MINUTE_MS, iso, parse_instant
-from profiles.payloads import kept
+from profiles.payloads import TEXT_CHARS_MAX, kept
 from profiles.taxonomy import EVENT_TYPES, canonical, resolve
-from profiles.wire import CATALOG_EVENTS, DEAD_LETTERS, Event, Record, dead_letter, encode_event
+from profiles.wire import CATALOG_EVENTS, DEAD_LETTERS, EMAIL_EVENTS, Event, Record, dead_letter, encode_event
 
 AHEAD_MS_MAX: Final = 5 * MINUTE_MS
 TRAITS_KEYS_MAX: Final = 100
@@ -156,6 +156,8 @@ def admit(parsed: Parsed, given: Given) -> Admission:
             else:
                 _say_who(event, raw, call, context, given.secret)
                 _say_where(event, call, properties, context, given)
+            if topic == EMAIL_EVENTS:
+                _say_what_reacted(event, context)
             if given.goods is not None and (items := event.props.get("items")):
                 _say_of_goods(items, given.goods)
             records.append(Record(topic, event.address, encode_event(event)))
@@ -435,6 +437,15 @@ def _say_where(event: Event, call: str, properties: dict[str, Any], context: dic
     event.context = keep(context, url if type(url) is str else "", is_page, referrer if type(referrer) is str else "")
     if given.seen:
         event.context |= given.seen
+
+
+def _say_what_reacted(event: Event, context: dict[str, Any]) -> None:
+    """Whether a machine opened the message or followed its link: as its sender says, else by the user agent that he passes on."""
+    if "machine" in event.props or not event.type.endswith(("_opened", "_link_clicked")):
+        return
+    agent = event.props.get("user_agent") or event.props.get("userAgent") or context.get("userAgent")
+    if type(agent) is str and (kind := machine_of(agent[:TEXT_CHARS_MAX])):
+        event.props["machine"] = kind
 
 
 def _check_size(raw: dict[str, Any], bytes_max: int) -> None:

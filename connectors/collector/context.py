@@ -40,6 +40,12 @@ PAIRS_MAX: Final = 100
 _UTM: Final = {"utm_source": "source", "utm_medium": "medium", "utm_campaign": "name", "utm_term": "term",
                "utm_content": "content"}  # fmt: skip
 _BOTS: Final = ("bot", "crawl", "spider", "slurp", "headless", "lighthouse", "facebookexternalhit")
+_GATEWAYS: Final = (
+    "barracuda", "proofpoint", "mimecast", "bitdefender", "symantec", "trendmicro", "trend micro", "forcepoint", "fireeye",
+    "ironport", "sophos", "urlscan", "safelinks", "curl/", "wget/", "python-requests", "python-urllib", "aiohttp", "go-http-client",
+    "java/", "libwww", "axios", "node-fetch",
+)  # fmt: skip
+"""Gateways that look at letters before anybody reads them, and programs of no browser."""
 
 
 def keep(sent: Mapping[str, Any], url: str, is_page: bool, referrer: str = "") -> dict[str, Any]:
@@ -138,6 +144,18 @@ def device_of(agent: str) -> str:
     if "mobi" in text or "iphone" in text or "ipod" in text:
         return "phone"
     return "desktop" if text.startswith("mozilla/") else ""
+
+
+@lru_cache(maxsize=4096)
+def machine_of(agent: str) -> str:
+    """Of who opened a message or followed its link: ``prefetch`` or ``scanner``, or nothing when it may be a person.
+
+    The proxies of Gmail and Yahoo fetch a picture when somebody opens the message: behind these is a person.
+    """
+    text = agent.lower().strip()
+    if text == "mozilla/5.0":
+        return "prefetch"  # Apple Mail Privacy Protection names no more of itself, and fetches whether anybody reads or not.
+    return "scanner" if any(word in text for word in (*_BOTS, *_GATEWAYS)) else ""
 
 
 def _texts(sent: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, str]:

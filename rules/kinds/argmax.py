@@ -18,7 +18,8 @@ from profiles.state import CONSENTS, Profile
 from profiles.wire import Event
 from rules.documents import Node
 from rules.kept import statistic
-from rules.messages import CHANNELS, of_people
+from rules.messages import CHANNELS
+from rules.predicates import of_people
 from rules.spec import Reader, Reads, Scope, TraitExample, TraitKind
 from rules.windows import sliding, window_of
 
@@ -82,7 +83,7 @@ def _rate(
 
 def _message(event: Event) -> list[Any]:
     """Which message it was done with: several clicks in one letter are one reaction."""
-    return [small_id(str(event.props.get("delivery_id") or event.message_id))] if of_people(event) else []
+    return [small_id(str(event.props.get("delivery_id") or event.message_id))] if of_people(event.props) else []
 
 
 SPEC = TraitKind(

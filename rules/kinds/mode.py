@@ -10,8 +10,7 @@ from profiles.state import Profile
 from profiles.taxonomy import EVENT_TYPES
 from profiles.wire import Event
 from rules.documents import Node
-from rules.messages import of_people
-from rules.predicates import value_at
+from rules.predicates import of_people, value_at
 from rules.spec import Reader, Reads, Scope, TraitExample, TraitKind
 from rules.windows import window_of
 
@@ -36,11 +35,11 @@ def _compile(name: str, spec: Node, node: Node, scope: Scope) -> dict[str, Reade
             zone = zone_named(event.context["timezone"])
         except (KeyError, ValueError):
             zone = scope.zone
-        return [[local(event.at_ms, zone).hour, 1]] if of_people(event) else []
+        return [[local(event.at_ms, zone).hour, 1]] if of_people(event.props) else []
 
     def word(event: Event) -> list[Any]:
         value = value_at(event.context, _WORDS[what])
-        return [[value, 1]] if isinstance(value, str) and value and of_people(event) else []
+        return [[value, 1]] if isinstance(value, str) and value and of_people(event.props) else []
 
     is_hour = what == _HOUR
     agg = scope.aggregate(weighed.SPEC, types, f"{what}|{','.join(types)}", hour if is_hour else word, KEPT)

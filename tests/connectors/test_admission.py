@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from connectors.collector.admission import Admission, Given, admit, refused_whole
 from connectors.collector.body import Inflater, TooLarge, parse, slices
-from connectors.collector.context import campaign_of, device_of
+from connectors.collector.context import campaign_of, device_of, machine_of
 from connectors.collector.keys import Source, read_keys
 from profiles import ids
 from profiles.catalogue import Catalogue, Product
@@ -656,6 +656,33 @@ def test_who_names_no_source_has_that_of_the_click_or_of_the_page_before(
 )
 def test_a_user_agent_tells_the_device(agent: str, device: str) -> None:
     assert device_of(agent) == device
+
+
+@pytest.mark.mechanic("M37")
+@pytest.mark.parametrize(
+    ("agent", "kind"),
+    [
+        ("Mozilla/5.0", "prefetch"),  # Apple Mail's, whether anybody reads or not
+        ("Mozilla/5.0 (Windows NT 10.0) AppleWebKit/537.36 Chrome/156.0 Safari/537.36 Barracuda", "scanner"),
+        ("Mozilla/5.0 (compatible; bingbot/2.0)", "scanner"),
+        ("python-requests/2.32", "scanner"),
+        # Behind the picture proxies of Gmail and Yahoo is somebody who opened the letter.
+        ("Mozilla/5.0 (Windows NT 5.1; rv:11.0) Gecko Firefox/11.0 (via ggpht.com GoogleImageProxy)", ""),
+        ("YahooMailProxy; https://help.yahoo.com/kb/yahoo-mail-proxy-SLN28749.html", ""),
+        ("Mozilla/5.0 (iPhone; CPU iPhone OS 17_0 like Mac OS X) Mobile/15E148", ""),
+    ],
+)
+def test_a_user_agent_tells_which_machine_opened_a_letter(agent: str, kind: str) -> None:
+    assert machine_of(agent) == kind
+    for type_ in ("email_opened", "email_link_clicked"):
+        event = one("track", {"userId": "u", "event": type_, "context": {"userAgent": agent}}, SHOP)
+        assert event.props.get("machine", "") == kind
+    said = {"userId": "u", "event": "email_opened", "properties": {"machine": False}, "context": {"userAgent": agent}}
+    assert one("track", said, SHOP).props["machine"] is False  # Who sent it knows better.
+    assert (
+        "machine"
+        not in one("track", {"userId": "u", "event": "email_delivered", "context": {"userAgent": agent}}, SHOP).props
+    )
 
 
 def test_the_browsers_own_header_stands_in_for_an_absent_user_agent() -> None:

@@ -77,6 +77,9 @@ SAID: Final[tuple[tuple[str, Any], ...]] = (
     ("birth_date", "2008-03-29"), ("birth_date", "2027-01-02"), ("birth_date", "2008-02-29"), ("birth_date", "soon"), ("timezone", "Asia/Tokyo"), ("timezone", "America/St_Johns"), ("timezone", "Europe/Berlin"),
     ("children", [{"born": "2023-03-30", "name": "Max"}, {"born": "2010-05-01"}]), ("children", [{"born": "2026-02-28", "name": "Ida"}]),
 )  # fmt: skip
+MACHINES: Final[tuple[dict[str, Any], ...]] = (
+    {}, {"machine": True}, {"machine": "scanner"}, {"machine": False}, {"delivery_id": "d1"},
+)  # fmt: skip
 CAMPAIGNS: Final[tuple[dict[str, str], ...]] = (
     {}, {}, {"source": "yandex", "medium": "cpc", "name": "bf_1"}, {"source": "mail", "name": "spring"}, {"click": "gclid"},
 )  # fmt: skip
@@ -115,9 +118,9 @@ def happening(draw: st.DrawFn, number: int, *, carts: bool, about: str = "") -> 
         path, value = draw(st.sampled_from(SAID))
         return name, {}, {path: value}
     if name == "email_opened":
-        return name, draw(st.sampled_from([{}, {"machine": True}, {"machine": False}, {"delivery_id": "d1"}])), {}
+        return name, draw(st.sampled_from(MACHINES)), {}
     if name == "sms_link_clicked":
-        return name, {"delivery_id": draw(st.sampled_from(["d1", "d2"]))}, {}
+        return name, {"delivery_id": draw(st.sampled_from(["d1", "d2"])), **draw(st.sampled_from(MACHINES[:3]))}, {}
     if name in ("consent_changed", "unsubscribed"):
         props = {"channel": "email", "topic": draw(st.sampled_from(["*", "sale"]))}
         if name == "consent_changed":
@@ -369,7 +372,17 @@ def did_events(draw: st.DrawFn) -> dict[str, Any]:
             rule["per"] = "item"
     if types == ["email_opened"] and draw(st.booleans()):
         rule["where"] = [
-            draw(st.sampled_from([{"machine": {"ne": True}}, {"machine": False}, {"machine": {"exists": False}}]))
+            draw(
+                st.sampled_from(
+                    [
+                        {"machine": {"ne": True}},
+                        {"machine": False},
+                        {"machine": True},
+                        {"machine": ["scanner"]},
+                        {"machine": {"exists": False}},
+                    ]
+                )
+            )
         ]
     if types == ["page_viewed"] and draw(st.booleans()):
         rule["where"] = [

@@ -298,7 +298,7 @@ class Naive:
             happened = [
                 (one.at_ms, one.props, one.props.get("items", []))
                 for one in self.known
-                if one.type in listed(asked["did"])
+                if one.type in listed(asked["did"]) and (not by_machine(one) or asks_for_machines(asked))
             ]
         found = []
         for at_ms, props, items in happened:
@@ -462,7 +462,7 @@ class Naive:
         types = [what] if isinstance(what, str) else what
         found: list[tuple[int, Any]] = []
         for one in self.known:
-            if one.type not in types or not all(condition(one.props, where) for where in listed(rule.get("where"))):
+            if one.type not in types or not meant(one, rule):
                 continue
             items = one.props.get("items", [])
             if "item" in rule:
@@ -694,7 +694,7 @@ class Naive:
         touches = [
             (one.at_ms, str([one.campaign.get("name" if name == "campaign" else name, "") for name in TOUCH]), one)
             for one in acts
-            if one.campaign
+            if one.campaign and not by_machine(one)
         ]
         if not touches:
             return None
@@ -907,7 +907,7 @@ class Naive:
         return compared(count, wanted.get("times", {"gte": 1}), 0)
 
     def _visit(self, now_ms: int) -> list[Told]:
-        acts = [one for one in self.known if one.type in BY_PERSON]
+        acts = [one for one in self.known if one.type in BY_PERSON and not by_machine(one)]
         if not acts or now_ms >= acts[-1].at_ms + SESSION_GAP_MS:
             return []
         visit = [acts[-1]]
@@ -969,10 +969,29 @@ def rounded(value: Fraction) -> int:
     return round(value)
 
 
+def by_machine(one: Told) -> bool:
+    """Whether it is what a machine did with a message."""
+    return one.type.endswith(("_opened", "_link_clicked")) and bool(one.props.get("machine"))
+
+
+def asks_for_machines(asked: dict[str, Any]) -> bool:
+    """Whether a condition is on who did it."""
+    return any("machine" in where for where in listed(asked.get("where")))
+
+
+def meant(one: Told, asked: dict[str, Any]) -> bool:
+    """Whether an event looks as asked."""
+    if by_machine(one) and not asks_for_machines(asked):
+        return False
+    return all(condition(one.props, where) for where in listed(asked.get("where")))
+
+
 def condition(props: dict[str, Any], wanted: dict[str, Any]) -> bool:
     """Whether what is asked of one or several properties holds."""
     for name, operand in wanted.items():
         value = props.get(name.removeprefix("custom."))
+        if name == "machine" and isinstance(value, str) and "scanner" not in str(operand):
+            value = True
         if isinstance(operand, dict):
             ops = dict(operand)
             if "exists" in ops and (value is not None) != ops.pop("exists"):
