@@ -58,6 +58,9 @@ class Settings:
             secret=True,
         ),
     )
+    catalogue_cluster: bool = field(
+        default=False, metadata=_about("yes or no", "That store is a Redis Cluster, the URL that of any node.")
+    )
     # Kafka, security.
     kafka_security: str = field(
         default="PLAINTEXT",

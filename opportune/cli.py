@@ -116,7 +116,8 @@ def collector() -> None:
     if not settings.catalogue_url:
         run(settings)
         return
-    shelf, store = Shelf(PRODUCTS_MAX), RedisStore(settings.catalogue_url)
+    store = RedisStore(settings.catalogue_url, cluster=settings.catalogue_cluster)
+    shelf = Shelf(PRODUCTS_MAX)
     run(settings, shelf.goods, lambda: shelf.follow(store))
 
 
