@@ -4,7 +4,8 @@ The same seeded log is written for two installations. In one, workers are distur
 other nobody disturbs the one there is. Then every profile, every membership and everything that went out are equal, to
 the byte, and what went out twice under one id is the same bytes (R13).
 
-``OPPORTUNE_TEST_EVENTS`` and ``OPPORTUNE_TEST_KILLS`` make it bigger, ``OPPORTUNE_TEST_SEED`` makes it another.
+100,000 events on Apache Kafka and redis-server, a quarter of it on embedded parts; ``OPPORTUNE_TEST_EVENTS`` and
+``OPPORTUNE_TEST_KILLS`` make it bigger, ``OPPORTUNE_TEST_SEED`` makes it another.
 """
 
 from __future__ import annotations
@@ -41,11 +42,11 @@ from tests.integration.parts import (
 )
 from tests.parts import real
 
-EVENTS: Final = int(os.environ.get("OPPORTUNE_TEST_EVENTS", "100000"))
+EVENTS: Final = int(os.environ.get("OPPORTUNE_TEST_EVENTS", "0"))
 KILLS: Final = int(os.environ.get("OPPORTUNE_TEST_KILLS", "6"))
 SEED: Final = int(os.environ.get("OPPORTUNE_TEST_SEED", "42"))
 CUSTOMERS_PER_EVENT: Final = 0.03
-SETTLED_WITHIN_S: Final = 60 + EVENTS / 500
+SETTLED_WITHIN_S: Final = 300.0
 
 
 class Disturbance(NamedTuple):
@@ -238,9 +239,10 @@ async def assert_same(
 @pytest.mark.invariant("R15")
 @pytest.mark.invariant("R22")
 async def test_a_worker_killed_in_the_middle_of_live_events_leaves_what_an_undisturbed_one_leaves(
-    shops: tuple[Shop, Shop], tmp_path: Path
+    shops: tuple[Shop, Shop], is_real: bool, tmp_path: Path
 ) -> None:
-    portions = live(SEED, events=EVENTS, customers=int(EVENTS * CUSTOMERS_PER_EVENT), portions=8, mixed=True)
+    events = EVENTS or (100_000 if is_real else 25_000)
+    portions = live(SEED, events=events, customers=int(events * CUSTOMERS_PER_EVENT), portions=8, mixed=True)
     records = [as_record(event) for portion in portions for event in (*portion.flow, *portion.close)]
     random = Random(SEED)
     # The last one among the commands between shards and the alarms of a hundred days, which come after all events.
@@ -248,8 +250,10 @@ async def test_a_worker_killed_in_the_middle_of_live_events_leaves_what_an_undis
     plan = {0: [Disturbance(int(share * len(records)), "kill") for share in shares]}
     outcome, _ = await assert_same(shops, [records], plan, tmp_path)
     # It would prove nothing of a stream in which nothing happens.
-    assert {topic: len(ids) > 50 for topic, ids in outcome.published.items()} == dict.fromkeys(outcome.published, True)
-    assert sum(bool(profile["forward"]) for profile in outcome.profiles.values()) > EVENTS / 100
+    assert {topic: len(ids) > events / 2_000 for topic, ids in outcome.published.items()} == dict.fromkeys(
+        outcome.published, True
+    )
+    assert sum(bool(profile["forward"]) for profile in outcome.profiles.values()) > events / 100
 
 
 @pytest.mark.slow
