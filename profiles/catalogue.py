@@ -189,13 +189,11 @@ class Catalogue:
     Attributes:
         products_max: more are not taken in.
         products: id -> product, of those that were taken in.
-        together: product id -> what is bought with it, the most often first; as facts say.
     """
 
     def __init__(self, products_max: int = 100_000) -> None:
         self.products_max = products_max
         self.products: dict[str, Product] = {}
-        self.together: dict[str, list[str]] = {}
         self._sale: list[tuple[int, str]] = []  # (-saved share, id), ascending
         self._newest: list[tuple[int, str]] = []  # (-arrived, id), ascending
         self._under: dict[str, list[tuple[int, str]]] = {}  # category -> (price, id), ascending
@@ -245,13 +243,10 @@ class Catalogue:
         return (one for _, one in islice(self._newest, bisect_left(self._newest, (-since_ms, ""))))
 
     def accompanying(self, seeds: Iterable[str]) -> Iterator[str]:
-        """What goes with these: as the shop says, then as customers bought it; of the first of them first."""
-        ids = list(seeds)
-        for product_id in ids:
+        """What goes with these, as the shop says; with the first of them first."""
+        for product_id in seeds:
             known = self.products.get(product_id)
             yield from known.said.get("accompanying", ()) if known is not None else ()
-        for product_id in ids:
-            yield from self.together.get(product_id, ())
 
     def similar(self, seeds: Iterable[str]) -> Iterator[str]:
         """What lies in the same category and costs about the same, then in the one above; each of the seeds in turn."""

@@ -12,8 +12,9 @@ numbers). Whatever the order of adding and merging, equal values give equal sket
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import accumulate
 from typing import Any, Final
 
 from profiles.state import Profile
@@ -24,13 +25,19 @@ SCALE: Final = 64
 DIGITS_MAX: Final = 11
 BUCKETS_MAX: Final = 2_048
 KEYS_MAX: Final = 20_000
-"""Of a fact that is kept for each product: so many products while the base is scanned, the first that are met."""
+"""Of a fact that is kept for each product: so many products while the base is scanned. When there are more, the half of which
+least was seen is let go (lossy counting, G. Manku and R. Motwani 2002): what is frequent stays."""
 PUBLISHED_MAX: Final = 5_000
 """Of these, those of the most samples are published."""
+KEYED_BYTES_MAX: Final = 600_000
+"""And of all such facts together no more than one record can hold."""
 FACTS_KEPT: Final = 4
 """Generations that a shard remembers: a profile that waits for its timers goes by an older one."""
 SAMPLES_MIN: Final = 3
 """A product of which less is known has no fact of its own."""
+
+_ENTRY_BYTES: Final = 30
+_SHARE_BYTES: Final = 16
 
 Sample = Callable[[Profile, int], Iterable[tuple[str, int | Fraction]]]
 """(profile, as of which instant) -> (key, value): ``""`` where the fact is one for the whole base."""
@@ -145,6 +152,8 @@ class Facts:
     number: int
     as_of_ms: int
     values: Mapping[str, Mapping[str, Mapping[str, int]]]
+    derived: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    """What others worked out of the values, once for all profiles."""
 
     def quantile(self, name: str, share: Fraction, key: str = "") -> Fraction | None:
         """That quantile of the fact; ``None``: it is not known."""
@@ -192,19 +201,23 @@ class Scan:
                 sketch = known.get(key)
                 if sketch is None:
                     if len(known) >= KEYS_MAX:
-                        continue
+                        known = self.sketches[fact.name] = _fullest(known, KEYS_MAX // 2)
                     sketch = known[key] = Sketch(DIGITS_MAX if not fact.is_keyed else 6)
                 sketch.add(value)
 
     def found(self, number: int) -> Facts:
         """The generation of facts that it comes to."""
         values: dict[str, dict[str, dict[str, int]]] = {}
+        room = KEYED_BYTES_MAX // max(1, sum(fact.is_keyed for fact in self.facts))
         for fact in self.facts:
             sketches = [(key, sketch, sketch.count()) for key, sketch in self.sketches[fact.name].items()]
             if fact.is_keyed:
                 sketches = [one for one in sketches if one[2] >= SAMPLES_MIN]
                 sketches.sort(key=lambda one: (-one[2], one[0]))
-                del sketches[PUBLISHED_MAX:]
+                sizes = accumulate(
+                    len(key.encode()) + _ENTRY_BYTES + _SHARE_BYTES * len(fact.shares) for key, _, _ in sketches
+                )
+                del sketches[min(PUBLISHED_MAX, sum(size <= room for size in sizes)) :]
             values[fact.name] = {
                 key: {
                     "n": count,
@@ -233,6 +246,11 @@ class Scan:
         for name, known in packed["sketches"].items():
             scan.sketches[name] = {key: Sketch.unpacked(sketch) for key, sketch in known}
         return scan
+
+
+def _fullest(known: dict[str, Sketch], most: int) -> dict[str, Sketch]:
+    """Those of the most samples."""
+    return dict(sorted(known.items(), key=lambda one: (-one[1].count(), one[0]))[:most])
 
 
 def pack_facts(facts: Facts) -> dict[str, Any]:

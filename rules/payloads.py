@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from datetime import tzinfo
 from decimal import Decimal
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Final, NamedTuple
 
 from profiles import carts, orders
@@ -22,6 +22,7 @@ from profiles.money import decimal_of, major, price_text, to_e6
 from profiles.state import Instance, Profile
 from profiles.taxonomy import EVENT_TYPES
 from profiles.wire import Event, coupon_code
+from rules.copurchases import BOUGHT_TOGETHER, partners
 from rules.documents import Node, did_you_mean
 from rules.entities import matching
 from rules.predicates import of_people
@@ -334,26 +335,31 @@ def _way(kind: str, seeds: str, since: str, since_node: Node, scope: TriggerScop
         return lambda profile, run, now_ms, goods: goods.arrived_since(since_ms(profile, now_ms))
     if kind == "co_purchased":
         bought = _seeds(seeds or ("order" if key == "order_id" else "bought"), scope)
-        return lambda profile, run, now_ms, goods: _without(
-            goods.accompanying, bought(profile, run, now_ms), goods.products
-        )
+        scope.fact(BOUGHT_TOGETHER)
+
+        def together(profile: Profile, run: Instance, now_ms: int, goods: Catalogue) -> Iterator[str]:
+            """As the shop says, then as customers bought it."""
+            has = list(bought(profile, run, now_ms))
+            return (one for one in chain(goods.accompanying(has), partners(profile.facts, has)) if one not in has)
+
+        return together
     if kind == "similar":
         seen = _seeds(seeds or "viewed", scope)
-        return lambda profile, run, now_ms, goods: _without(goods.similar, seen(profile, run, now_ms), goods.products)
+        return lambda profile, run, now_ms, goods: _without(goods.similar, seen(profile, run, now_ms))
+    scope.fact(BOUGHT_TOGETHER)
     viewed, owned = _seeds("viewed", scope), _seeds("bought", scope)
 
     def personal(profile: Profile, run: Instance, now_ms: int, goods: Catalogue) -> Iterator[str]:
         """What goes with what he bought, then what is like what he looked at, then what is cheaper; nothing he has."""
         has, saw = list(owned(profile, run, now_ms)), list(viewed(profile, run, now_ms))
-        ways = (goods.accompanying(has), goods.similar(saw), goods.similar(has), goods.on_sale())
+        with_it = chain(goods.accompanying(has), partners(profile.facts, has))
+        ways = (with_it, goods.similar(saw), goods.similar(has), goods.on_sale())
         return (one for way in ways for one in islice(way, LOOKED_AT_MAX // len(ways)) if one not in has)
 
     return personal
 
 
-def _without(
-    way: Callable[[Iterable[str]], Iterator[str]], seeds: Iterable[str], products: dict[str, Product]
-) -> Iterator[str]:
+def _without(way: Callable[[Iterable[str]], Iterator[str]], seeds: Iterable[str]) -> Iterator[str]:
     known = list(seeds)
     return (one for one in way(known) if one not in known)
 

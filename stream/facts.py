@@ -31,6 +31,8 @@ AT_HOUR: Final = 4
 """When in the shop's day the base is looked over."""
 PAGE: Final = 200
 """Profiles looked at in one go: some milliseconds, in which nothing else is done."""
+PAGE_BYTES: Final = 8_192
+"""What a page may write down of how far the scan is, on the average."""
 WALK_EVERY_MS: Final = 100
 REST: Final = 50
 """So many times that nothing was due, or nobody there, before it is asked again."""
@@ -152,6 +154,7 @@ class Scanner:
         self._under_way: Scan | None = None
         self._at = (0, 0)  # shard, ordinal
         self._sizes: list[int] = []  # profiles of each shard, as it began or was taken up
+        self._unsaved = self._state_bytes = 0
         self._rest = 0
         self._after = 0  # the number of the facts in force when it began
 
@@ -191,7 +194,7 @@ class Scanner:
                 scan.look(profile)
         if shard < SHARDS:
             metrics.SCANNED.labels("facts").set((sum(self._sizes[:shard]) + first) / max(1, sum(self._sizes)))
-            await self._store.put_doc(SCAN, self._state(scan))
+            await self._save(scan)
             return None
         self._under_way = None
         metrics.SCANNED.labels("facts").set(1)
@@ -200,11 +203,20 @@ class Scanner:
             return None
         return scan.found(newest.number + 1 if newest is not None else 1)
 
+    async def _save(self, scan: Scan) -> None:
+        """Write down how far it is: a large state once in so many pages, so that writing it costs a page no more than a small one."""
+        self._unsaved += PAGE_BYTES
+        if self._unsaved >= self._state_bytes:
+            state = self._state(scan)
+            await self._store.put_doc(SCAN, state)
+            self._unsaved, self._state_bytes = 0, len(state)
+
     async def _take_up(self, newest: Facts | None, now_ms: int) -> bool:
         """Begin, or go on where another stopped; whether there is anything to do."""
         if not is_due(newest, self._rulebook, now_ms):
             self._rest = REST
             return False
+        self._unsaved = self._state_bytes = 0
         kept = await self._store.get_doc(SCAN)
         begun = msgpack.unpackb(kept, strict_map_key=False) if kept else None
         if begun is not None and begun["wanted"] == self._marks() and begun["after"] == _number(newest):

@@ -132,10 +132,9 @@ def test_what_can_be_asked_of_the_shelf() -> None:
         big_drill={"price": 110, "category": "tools/drills"},
         mug={"price": 9, "category": "kitchen"},
     )
-    goods.together = {"drill": ["gloves"], "saw": ["oil"]}
     assert list(goods.on_sale()) == ["saw", "drill"]
     assert list(goods.arrived_since(3)) == ["mug", "big_drill"]
-    assert list(goods.accompanying(["drill", "nothing", "saw"])) == ["bits", "case", "gloves", "oil"]
+    assert list(goods.accompanying(["drill", "nothing", "saw"])) == ["bits", "case"]
     near = list(goods.similar(["drill"]))
     assert near[:3] == ["drill", "big_drill", "small_drill"]
     assert near[3:] == ["drill", "big_drill", "saw", "small_drill"], "then what lies beside the category"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from typing import Any
 
+import msgpack
 import orjson
 import pytest
 from hypothesis import given
@@ -14,7 +16,18 @@ from profiles.moments import DAY_MS
 from profiles.wire import SEGMENT_CHANGES, TRAIT_CHANGES
 from rules.compile import compile_rules
 from rules.engine import step, swept
-from rules.facts import BUCKETS_MAX, DIGITS_MAX, KEYS_MAX, SCALE, Fact, Scan, Sketch, pack_facts, read_facts
+from rules.facts import (
+    BUCKETS_MAX,
+    DIGITS_MAX,
+    KEYED_BYTES_MAX,
+    KEYS_MAX,
+    SCALE,
+    Fact,
+    Scan,
+    Sketch,
+    pack_facts,
+    read_facts,
+)
 from rules.scenarios import check
 from tests.laws.histories import law
 from tests.rules.told import START_MS, Life, rules_of
@@ -94,15 +107,44 @@ def test_a_scan_can_be_put_down_and_gone_on_with_and_its_facts_pass_through_byte
 
 
 def test_a_fact_of_each_product_is_bounded_and_needs_some_samples() -> None:
-    fact = Fact("gap", lambda profile, now_ms: [(f"p{n}", n) for n in range(KEYS_MAX + 5)], (Fraction(1, 2),), True)
+    turns = iter(range(3))
+
+    def sample(profile: Any, now_ms: int) -> list[tuple[str, int | Fraction]]:
+        turn = next(turns)
+        often = [(f"often{n}", n) for n in range(6_000)]
+        return [*often, *((f"rare{turn}:{n}", 1) for n in range(KEYS_MAX))]
+
+    fact = Fact("gap", sample, (Fraction(1, 2),), True)
     life = Life(rules_of("segments: {a: {did: page_viewed}}"))
     life.event("Page Viewed", START_MS)
     scan = Scan([fact], START_MS)
     for _ in range(3):
         scan.look(life.profile)
-    assert len(scan.sketches["gap"]) == KEYS_MAX
-    assert len(scan.found(1).values["gap"]) == 5_000
+    assert len(scan.sketches["gap"]) <= KEYS_MAX
+    found = scan.found(1).values["gap"]
+    assert len(found) == 5_000
+    assert all(name.startswith("often") and said["n"] == 3 for name, said in found.items())
     assert not Scan([fact], START_MS).found(1).values["gap"]
+
+
+@pytest.mark.invariant("R26")
+def test_facts_of_long_names_are_no_more_than_a_record_can_hold() -> None:
+    def named(name: str) -> Fact:
+        return Fact(
+            name,
+            lambda profile, now_ms: [(f"{n:05}" + "x" * 200, n) for n in range(6_000)],
+            (Fraction(1, 4), Fraction(1, 2)),
+            True,
+        )
+
+    life = Life(rules_of("segments: {a: {did: page_viewed}}"))
+    life.event("Page Viewed", START_MS)
+    scan = Scan([named("a"), named("b")], START_MS)
+    for _ in range(3):
+        scan.look(life.profile)
+    facts = scan.found(1)
+    assert 1_000 < len(facts.values["a"]) < 5_000
+    assert len(msgpack.packb(pack_facts(facts))) < KEYED_BYTES_MAX
 
 
 @pytest.mark.mechanic("M26")
