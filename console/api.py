@@ -576,7 +576,7 @@ def _triggers(routes: APIRouter, reader: Reader) -> None:
         files = [{"name": name, "text": text} for name, text in generation.files]
         told = {"generation": rulebook.hash, "zone": rulebook.zone_name, "currency": rulebook.currency, "files": files}
         far = await walked(reader.store, rulebook.number)
-        return json_answer({**told, **far._asdict()})
+        return json_answer({**told, **far._asdict(), "incomplete": rulebook.incomplete()})
 
 
 def _trigger(trigger: CompiledTrigger, counts: dict[str, dict[str, int]]) -> dict[str, Any]:

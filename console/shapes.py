@@ -509,6 +509,9 @@ class Rules(Shape):
     number: int = Field(description="Which generation it is, counted from 1.")
     profiles: int = Field(description="Addresses that there are, forwarders among them.")
     met: int = Field(description="Those of them that have met it: all others are not yet in its new segments.")
+    incomplete: list[str] = Field(
+        description="Segments over what no rules before kept: it counts from this generation on, until `opportune rules fill` computes it back."
+    )
     zone: str
     currency: str
     files: list[RuleFile]

@@ -224,6 +224,14 @@ def rules_progress(
     segments.look(_environment(data_dir), lambda store, book: segments.progressed(store, book, wait=wait))
 
 
+@rules_app.command("fill")
+def rules_fill() -> None:
+    """Compute back from the log what new rules count and no rules before kept; workers go on meanwhile."""
+    from opportune import fill
+
+    fill.run(os.environ, Terminal(stderr=True))
+
+
 @rules_app.command("say")
 def rules_say(
     folder: Annotated[Path | None, typer.Argument(help="Folder of rule files.")] = None,

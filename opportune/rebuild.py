@@ -55,7 +55,7 @@ def run(env: Mapping[str, str], until: str, terminal: Terminal) -> Found:
         if until_ms is None:
             until_ms = _applied_until(history, settings)
         said_ms = asyncio.run(_said_last(settings, options)) - GRACE_MS
-        with _telling(terminal, history) as tell:
+        with telling(terminal, history) as tell:
             found = rebuild(history, book, secret, erased, until_ms, said_ms, tell)
     written = asyncio.run(_write(settings, found, secret))
     result = found.result
@@ -119,7 +119,7 @@ async def _write(settings: Settings, found: Found, secret: bytes) -> int:
 
 
 @contextmanager
-def _telling(terminal: Terminal, history: History) -> Iterator[Callable[[int], None]]:
+def telling(terminal: Terminal, history: History) -> Iterator[Callable[[int], None]]:
     """A bar where somebody looks on, else a line now and then."""
     if terminal.is_terminal:
         with bar(terminal, lambda: history.total) as tell:

@@ -82,6 +82,10 @@ async def progressed(store: ProfileStore, book: Rulebook, *, wait: bool) -> None
             far = await walked(store, book.number)
             shown.update(task, completed=far.met, total=far.profiles)
     print(f"generation {far.number} ({book.hash}): met by {far.met} of {far.profiles} addresses")
+    if book.lacking:
+        print(
+            f"count from its beginning, until `opportune rules fill`: {', '.join(book.incomplete()) or 'no segments'}"
+        )
 
 
 async def shown(store: ProfileStore, book: Rulebook, name: str, limit: int) -> None:

@@ -221,6 +221,7 @@ MERGE: Final = "merge"  # to a known user: you and `other`, a known user too, ar
 PART: Final = "part"  # to an address that forwards to `other`: hold a profile of your own again; it is in `body`
 NEWS: Final = "news"  # to a partition: news of product `other`, for whom it may interest; the event is in `body`
 SWEEP: Final = "sweep"  # to a profile: of the base other things are known from now on; which, the rulebook says
+FILL: Final = "fill"  # to a profile at the input that `link` names: statistics computed from the log, in `body`
 RULES: Final = "rules"  # to a profile: the rules are others from now on
 FACTS: Final = "facts"  # to a partition: the next generation of facts; it is in `body`
 MARK: Final = "mark"  # to a partition: its owner has claimed it; what was told it before lies before this in the log

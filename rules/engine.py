@@ -12,16 +12,18 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from operator import itemgetter
 from typing import Any, Final
 
+import msgpack
 import orjson
 
 from profiles import edits, erasure, identity, people, sessions
 from profiles.catalogue import Catalogue
 from profiles.codec import decode, encode
+from profiles.errors import BadInput
 from profiles.ids import PERSONAL, digest64, digest_of, kind_of, small_id, strength
 from profiles.moments import DAY_MS, FOREVER, MINUTE_MS, iso
 from profiles.state import CARTS, CONSENTS, FACTS, RING_MAX, SEEN, Profile
@@ -33,6 +35,7 @@ from profiles.wire import (
     EDIT,
     EMAIL_EVENTS,
     ERASE,
+    FILL,
     FORWARD,
     LINK,
     MERGE,
@@ -90,6 +93,21 @@ _OUTLIVED: Final = (LINK, ABSORB, EDIT, MERGE)  # older than an erasure they say
 Kept = tuple[Any, ...]
 """Something that a profile keeps for later: ("held", seen_ms, kind, body) or ("timer", name, due_ms); also ("segment",
 id): one that could not be judged, by the input's doing or for what the profile held before (``is_broken``)."""
+
+
+def read_statistics(body: bytes) -> dict[int, Any]:
+    """The statistics that a command brings.
+
+    Raises:
+        BadInput: it brings none.
+    """
+    try:
+        told = msgpack.unpackb(body, strict_map_key=False)
+        if type(told) is dict and all(type(one) is int for one in told):
+            return told
+    except (ValueError, msgpack.UnpackException):
+        pass
+    raise BadInput("malformed", "statistics: a map by their numbers wanted, got other bytes")
 
 
 class Stuck(Exception):
@@ -192,6 +210,23 @@ def ruled(address: str, rulebook: Rulebook, at_ms: int, *, backfill: bool = Fals
     """What tells a profile that these rules are in force, as of the instant at which it hears of it."""
     link = (rulebook.number, f"rules:{rulebook.hash}")
     return Command(RULES, address, "", link, b"", at_ms, backfill=backfill, seen_ms=at_ms)
+
+
+def filled(profile: Profile, statistics: Iterable[int], at_ms: int) -> Command:
+    """What gives a profile that is at the same input these statistics of this one, for its own."""
+    body = msgpack.packb({one: profile.aggs.get(one) for one in statistics})
+    return Command(FILL, profile.address, "", _at(profile), body, at_ms)
+
+
+def is_level(one: Profile, other: Profile) -> bool:
+    """Whether two profiles of an address have the same input behind them, and nothing waiting."""
+    return bool(one.ring) and _at(one) == _at(other) and not (one.held or other.held)
+
+
+def _at(profile: Profile) -> tuple[int, str]:
+    """At which input a profile is, and in which visit."""
+    session = profile.session
+    return next(reversed(profile.ring), 0), f"fill:{session.start_ms if session is not None else 0}"
 
 
 class _Turn(Regrets):
@@ -303,6 +338,8 @@ class _Turn(Regrets):
             self._sweep(command)
         elif command.kind == RULES:
             self._rules_came(command)
+        elif command.kind == FILL:
+            self._fill(command)
         else:
             assert command.kind == ABSORB, command.kind
             if (p.timers or p.held) and not self._caught_up(command.seen_ms):
@@ -891,7 +928,7 @@ class _Turn(Regrets):
         p.folds.clear()
         now_ms = p.seen_ms = max(p.seen_ms, command.seen_ms)
         self.late_ms = self._late_by(now_ms)
-        cause = (RULES_CAME, command.link[1])
+        cause = (RULES_CAME, f"rules:{rb.hash}")
         for name in rb.gone:
             if p.members.pop(small_id(name), None) is not None:
                 self.out.members.append((name, False))
@@ -906,6 +943,22 @@ class _Turn(Regrets):
         self._set_timers(_EVERYTHING, now_ms, cause)
         self.stale = False
         self._acted(cause)
+
+    def _fill(self, command: Command) -> None:
+        """Take statistics that were computed from the log, in the place of what is kept here; and be where they say."""
+        p = self.p
+        statistics = read_statistics(command.body)
+        if p.forward or _at(p) != command.link:
+            self.out.outcome = REFUSED
+        elif not self._caught_up(command.seen_ms) or _at(p) != command.link:
+            self.out.outcome = DUPLICATE  # What was due has been done; the next look will tell it again.
+        else:
+            for one, state in statistics.items():
+                if state is None:
+                    p.aggs.pop(one, None)
+                elif one in self.rb.aggregate:
+                    p.aggs[one] = state
+            self._go_by(command)
 
     def _list(self, lists: Mapping[str, bool], now_ms: int, cause: tuple[str, str]) -> None:
         """Put the customer into these static segments, or take him out, with all that follows."""

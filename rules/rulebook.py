@@ -101,6 +101,8 @@ class Rulebook:
     """Which generation it is: 1 for the first that an installation has, and one more for each that follows; 0: it stands alone."""
     gone: tuple[str, ...] = ()
     """Segments of generations before that it has no more."""
+    lacking: tuple[str, ...] = ()
+    """Statistics, by their keys, that no generation before it kept and nobody has computed back: they count from its beginning."""
 
     # The index, made from the above.
     place: dict[int, int] = field(init=False)
@@ -211,6 +213,11 @@ class Rulebook:
             )
             for name, kept_there in self.aggregates_on.items()
         }
+
+    def incomplete(self) -> list[str]:
+        """The segments that stand on statistics which are lacking."""
+        bits = sum(one.bit for one in self.aggregates if one.key in self.lacking)
+        return sorted(one.name for one in self.segments if self._closure(_all_reads(one.judged))[0] & bits)
 
     def version_of(self, run: Instance) -> CompiledTrigger | None:
         """The version that a journey goes by; of one that nobody can read any more, the version in force, if there is one."""

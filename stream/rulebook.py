@@ -72,12 +72,14 @@ async def come_after(
     told = orjson.loads(value)
     kept: tuple[Version, ...] = ()
     names: set[str] = set()
+    known: set[str] | None = None
     try:
         before, _ = read_generation(value)
     except BadDocument:
         pass  # Of workers that know other rules: its journeys go on at the same place.
     else:
         names = {one.name for one in before.segments}
+        known = {one.key for one in before.aggregates}.difference(before.lacking)
         kept = superseded(before.triggers, _kept(told), rulebook.triggers)
     if kept:
         rulebook = compile_rules(files, zone=rulebook.zone_name, currency=rulebook.currency, kept=kept)
@@ -85,6 +87,8 @@ async def come_after(
     rulebook.number = max(1, number) if rulebook.hash == told["hash"] else number + 1
     names.difference_update(one.name for one in rulebook.segments)
     gone = dict.fromkeys([*(one for one in told.get("gone", ()) if one not in names), *sorted(names)])
+    if known is not None:
+        rulebook.lacking = tuple(one.key for one in rulebook.aggregates if one.key not in known)
     rulebook.gone = tuple(one for one in gone if small_id(one) not in rulebook.place)[-GONE_MAX:]
     return rulebook, kept
 
@@ -102,6 +106,7 @@ async def announce(
         "kept": [list(one) for one in kept],
         "number": rulebook.number,
         "gone": list(rulebook.gone),
+        "lacking": list(rulebook.lacking),
     }
     await store.put_doc(IN_FORCE, orjson.dumps(value))
 
@@ -144,6 +149,16 @@ async def walked(store: ProfileStore, number: int) -> Walked:
     return Walked(number, profiles, met)
 
 
+async def complete(store: ProfileStore, keys: Sequence[str]) -> None:
+    """These statistics are lacking no more."""
+    value = await store.get_doc(IN_FORCE)
+    assert value is not None, "somebody has announced what is lacking"
+    told = orjson.loads(value)
+    await store.put_doc(
+        IN_FORCE, orjson.dumps({**told, "lacking": [one for one in told.get("lacking", ()) if one not in keys]})
+    )
+
+
 def read_generation(value: bytes) -> tuple[Rulebook, list[tuple[str, str]]]:
     """The document ``IN_FORCE``, compiled: the rulebook, and its files as (name, text).
 
@@ -154,6 +169,7 @@ def read_generation(value: bytes) -> tuple[Rulebook, list[tuple[str, str]]]:
     files = [(one["name"], one["text"]) for one in told["files"]]
     rulebook = compile_rules(files, zone=told["zone"], currency=told["currency"], kept=_kept(told))
     rulebook.number = told.get("number", 0)
+    rulebook.lacking = tuple(told.get("lacking", ()))
     return rulebook, files
 
 

@@ -265,6 +265,7 @@ async def test_rules_are_told_as_the_workers_loaded_them(client: httpx.AsyncClie
     assert (told["generation"], told["zone"], told["currency"]) == (SHOP.hash, "Europe/Berlin", "EUR")
     assert [one["name"] for one in told["files"]] == ["segments.yaml", "shop.yaml", "triggers.yaml"]
     assert "lapsed_buyer:" in told["files"][2]["text"]
+    assert told["incomplete"] == []
     assert (told["number"], told["profiles"], told["met"]) == (0, 0, 0), "no worker has written here"
 
 
