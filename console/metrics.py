@@ -23,6 +23,17 @@ MEMBERS: Final = Gauge(
     ["segment"],
 )
 SEGMENTS_LABELLED_MAX: Final = 500
+MOMENTS: Final = Gauge(
+    "opportune_outcome_moments",
+    "Moments of the last 30 days by how far they came: eligible, emitted, delivered, opened and clicked (by people), converted "
+    "(an order within 7 days that is theirs). Only with OPPORTUNE_API_REPORT_EVERY_S; every API tells the same.",
+    ["trigger", "what"],
+)
+REVENUE: Final = Gauge(
+    "opportune_outcome_revenue",
+    "Amount of the orders that these moments have, in the shop's currency; each order is the last message's.",
+    ["trigger"],
+)
 DECISIONS_KEPT: Final = Gauge("opportune_console_decisions_kept", "Decisions in the window's memory.")
 DECISIONS_BROKEN: Final = Counter(
     "opportune_console_decisions_broken_total", "Records on the topic decisions that are no decisions; left out."

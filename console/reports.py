@@ -56,7 +56,9 @@ class Reports:
             except (KafkaError, TimeoutError) as error:
                 raise OSError(f"brokers: the topics wanted, got {type(error).__name__}") from error
             leads = await leads_of(self._store, self._ledger.addresses())
-            return [report(self._ledger, one, window, leads) for one in triggers]
+            ledger = self._ledger
+            # Of many moments it takes seconds: others are answered meanwhile.
+            return await asyncio.to_thread(lambda: [report(ledger, one, window, leads) for one in triggers])
 
     async def _read_on(self, ledger: Ledger) -> None:
         consumer: Any = AIOKafkaConsumer(

@@ -16,6 +16,7 @@ from console.api import Desk, Reader, make_app
 from console.callers import Pages
 from console.commands import Commands
 from console.decisions import DecisionReader, DecisionWindow
+from console.outcomes import Outcomes
 from console.reports import Reports
 from console.settings import Settings
 from console.unmerge import Parter
@@ -64,6 +65,8 @@ class Console:
             settings.api_sizes_ms,
             Reports(store, brokers, settings.api_report_moments),
         )
+        every_s = settings.api_report_every_s
+        self._outcomes = Outcomes(reader, every_s) if every_s else None
         self._log = _LateLog(KafkaLog(own))
         self.app = make_app(
             reader,
@@ -99,6 +102,8 @@ class Console:
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.port = listener.getsockname()[1]
         self._decisions.start()
+        if self._outcomes is not None:
+            self._outcomes.start()
         self._server = server_for(self.app)
         self._serving = asyncio.create_task(self._server.serve(sockets=[listener]))
         while not self._server.started and not self._serving.done():
@@ -112,6 +117,8 @@ class Console:
             self._server.should_exit = True
             await self._serving
         await self._decisions.stop()
+        if self._outcomes is not None:
+            await self._outcomes.stop()
         await self._log.stop()
 
 

@@ -95,6 +95,16 @@ class Settings:
         default=500_000,
         metadata=_about("moments", "Of how many of the latest moments reports tell.", least=1_000, most=50_000_000),
     )
+    api_report_every_s: int = field(
+        default=0,
+        metadata=_about(
+            "s",
+            "How often what came of the triggers in 30 days is counted anew for the metrics opportune_outcome_…; 0: never. "
+            "It keeps the reports' moments in memory.",
+            least=0,
+            most=86_400,
+        ),
+    )
     api_sizes_ms: int = field(
         default=1_000,
         metadata=_about("ms", "How old a count of a segment's members may be when it is shown.", least=0, most=60_000),

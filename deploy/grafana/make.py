@@ -207,6 +207,18 @@ TRIGGERS: Final = (
         "Suppressed moments by reason.",
     ),
     Panel(
+        "How far moments come, 30 days",
+        "short",
+        (("sum by (what) (max by (trigger, what) (opportune_outcome_moments))", "{{what}}"),),
+        "Eligible, emitted, delivered, opened and clicked by people, converted; of all triggers.",
+    ),
+    Panel(
+        "Revenue by trigger, 30 days",
+        "short",
+        (("max by (trigger) (opportune_outcome_revenue)", "{{trigger}}"),),
+        "Orders within seven days of a message, each the last message's, in the shop's currency.",
+    ),
+    Panel(
         "Entering segments",
         "ops",
         (('sum by (segment) (rate(opportune_segment_changes_total{change="entered"}[5m]))', "{{segment}}"),),
@@ -255,6 +267,12 @@ PARTS: Final = (
             ("min by (source) (opportune_write_key_expires_timestamp_seconds) - time()", "key of {{source}}"),
         ),
         "Empty where nothing speaks TLS and no key has an end.",
+    ),
+    Panel(
+        "Profiles of more than 16 KiB",
+        "ops",
+        (("sum(rate(opportune_large_profiles_total[5m]))", "writes"),),
+        "They cost memory and time; nothing is cut.",
     ),
     Panel("Step of the store's clock", "ms", (("max(opportune_clock_step_ms)", "step"),)),
 )

@@ -6,14 +6,17 @@ from pathlib import Path
 
 import httpx
 import pytest
+from prometheus_client import REGISTRY
 from rich.console import Console as Terminal
 
 from console.api import make_app
+from console.outcomes import Outcomes
 from console.reports import Reports, window_of
 from opportune import report as command
 from profiles.errors import Refused
 from profiles.moments import DAY_MS, HOUR_MS
 from stream import settings as stream_settings
+from stream.clock import LogClock
 from stream.log import KafkaLog
 from stream.store import RedisStore
 from tests.conftest import Installation
@@ -22,6 +25,14 @@ from tests.console.told_of import Shop
 from tests.rules.told import START_MS, rules_of
 
 RULES = "triggers: {demo: {on: {event: registered}, steps: [{emit: hello}]}}"
+
+
+def outcomes() -> dict[str, float | None]:
+    found = {
+        what: REGISTRY.get_sample_value("opportune_outcome_moments", {"trigger": "demo", "what": what})
+        for what in ("eligible", "opened", "converted")
+    }
+    return found | {"revenue": REGISTRY.get_sample_value("opportune_outcome_revenue", {"trigger": "demo"})}
 
 
 @pytest.mark.mechanic("M84")
@@ -70,6 +81,12 @@ async def test_reports_are_read_from_the_topics_and_go_on_where_they_were(
             more.asked("user:4")
             await log.publish([*more.records, *shop.records])  # With all of before once more.
             assert (await step())["eligible"] == 4
+            # As metrics: of what lies within thirty days of now, and all of this is forty days old.
+            await Outcomes(shell.reader(reports), 60).tell()
+            assert outcomes() == {"eligible": 0, "opened": 0, "converted": 0, "revenue": 0}
+            shell.clock = LogClock(START_MS + 2 * DAY_MS)
+            await Outcomes(shell.reader(reports), 60).tell()
+            assert outcomes() == {"eligible": 4, "opened": 3, "converted": 1, "revenue": 20}
             for asked, code in (({"within": "P1Y"}, 400), ({"from": "today"}, 400), ({"touch": "seen"}, 400)):
                 assert (await client.get("/api/v1/triggers/demo/report", params=asked)).status_code == code
             assert (await client.get("/api/v1/triggers/dem/report")).status_code == 404

@@ -14,6 +14,7 @@ import yaml
 import connectors.settings
 import console.settings
 import stream.settings
+from deploy.grafana import make
 from tests.deploy.compose import ROOT, document
 
 KUBERNETES: Final = ROOT / "deploy" / "kubernetes"
@@ -54,7 +55,10 @@ def test_an_overlay_is_whole_and_sound(overlay: str, partitions: int, tmp_path: 
     known = {
         one.variable for room in (stream.settings, connectors.settings, console.settings) for one in room.describe()
     }
-    given = {**shared["data"], **{one["name"]: one["value"] for each in found.values() for one in each.get("env", ())}}
+    given = {
+        **shared["data"],
+        **{one["name"]: one.get("value") for each in found.values() for one in each.get("env", ())},
+    }
     assert set(given) | SECRET <= known
     assert int(given["OPPORTUNE_PARTITIONS"]) == partitions
     # What Kubernetes starts is what Compose starts, and never more workers than there are partitions.
@@ -80,6 +84,24 @@ def test_an_overlay_is_whole_and_sound(overlay: str, partitions: int, tmp_path: 
         for source in each["envFrom"]
     }
     assert named == {shared["metadata"]["name"], "opportune"}
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl")
+def test_workers_may_follow_the_lag_in_place_of_the_processor(tmp_path: Path) -> None:
+    shutil.copytree(KUBERNETES, tmp_path / "kubernetes")
+    mine = tmp_path / "kubernetes" / "mine"
+    mine.mkdir()
+    (mine / "kustomization.yaml").write_text(
+        "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [../small]\ncomponents: [../lag]\n"
+    )
+    documents = list(yaml.safe_load_all(built(str(mine))))
+    scaled = {one["metadata"]["name"] for one in documents if one["kind"] == "HorizontalPodAutoscaler"}
+    [asked] = [one for one in documents if one["kind"] == "ScaledObject"]
+    assert asked["spec"]["scaleTargetRef"]["name"] == "worker" == asked["metadata"]["name"] not in scaled
+    [deployment] = [one for one in documents if one["kind"] == "Deployment" and one["metadata"]["name"] == "worker"]
+    assert deployment["metadata"]["namespace"] == asked["metadata"]["namespace"]
+    query, _ = (one["metadata"].get("query") for one in asked["spec"]["triggers"])
+    assert query in {ask for panels in (make.OVERVIEW, make.WORKER) for panel in panels for ask, _ in panel.asks}
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd")
