@@ -6,7 +6,7 @@ JOBS ?= 3
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 STAMP := .venv/.made-from-lock
 
-.PHONY: env run test test-kafka faults overload soak check bench examples secrets lock clean
+.PHONY: env run test test-kafka faults accounts overload soak check bench examples secrets lock clean
 .DELETE_ON_ERROR:
 
 env: $(STAMP)
@@ -34,6 +34,10 @@ test-kafka: env
 SEED ?= 42
 faults: env
 	$(BIN)/python -m tests.faults.command $(FAULTS) --seed $(SEED)
+
+# The identity of decisions in 102,000 random events instead of 15,000.
+accounts: env
+	ACCOUNTED_EVENTS=102000 $(BIN)/python -m pytest -q tests/laws/test_accounts.py
 
 # F15: more requests than the collector may take, 5 times so many; CAPACITY a second, for MINUTES.
 CAPACITY ?= 1000

@@ -343,6 +343,10 @@ def test_a_shop_that_goes_on_telling_of_an_erased_person_does_not_bring_him_back
 @pytest.mark.parametrize("act", ["registered", "consent_changed"])
 def test_a_person_who_comes_back_begins_with_nothing_and_what_was_stays_away(act: str) -> None:
     world = ana()
+    order = {"order_id": "1", "total_minor": 100, "currency": "USD", "items": [{"product_id": "drill", "quantity": 1}]}
+    said(world, 4, "order_completed", props=order)
+    assert "lookers" in world.members("user:1")
+    assert world.profile("user:1").aggs
     world.tell(erase("e1", at_ms=world.now_ms))
     erased_ms = world.now_ms
     world.now_ms += DAY_MS
@@ -352,6 +356,9 @@ def test_a_person_who_comes_back_begins_with_nothing_and_what_was_stays_away(act
     assert profile.first_seen_ms == world.now_ms
     assert profile.erased_ms == erased_ms
     assert set(profile.traits) <= {"registered_at"}
+    # No counter of before goes on, and no order, cart, journey or entry.
+    assert "lookers" not in world.members("user:1")
+    assert [profile.aggs, profile.orders, profile.carts, profile.entries, profile.runs] == [{}] * 5
     blob = encode(profile)
     late = Event("late", "web", "identified", erased_ms, world.now_ms, "user:1", traits={"first_name": "Ana"})
     assert world.happen(late).outcome == ERASED

@@ -56,6 +56,29 @@ def test_an_order_of_the_cart_or_an_emptied_cart_cancels(ending: str, reason: st
 
 
 @pytest.mark.mechanic("M46")
+@pytest.mark.parametrize(
+    "touch",
+    [
+        "product_added product=pen price=1",
+        "product_removed product=pen",
+        "cart_viewed",
+        "cart_viewed product=mug price=12.5",
+    ],
+)
+def test_whatever_touches_a_cart_puts_its_letter_off(touch: str) -> None:
+    check(
+        f"""
+        trigger left = {{class: transactional, on: {{event: product_added}}, key: cart_id, restart_on: {{event: [product_added, product_removed, cart_viewed], match: cart_id}}, steps: [{{wait: PT2H}}, {{emit: t}}]}}
+        0m    ana  product_added product=mug price=12.5
+        0m    ana  product_added product=pen price=1
+        90m   ana  {touch}
+        209m  ana  expect emits left 0
+        210m  ana  expect emits left 1
+        """
+    )
+
+
+@pytest.mark.mechanic("M46")
 def test_carts_with_ids_of_their_own_are_left_and_bought_apart() -> None:
     done = check(
         """
