@@ -32,14 +32,20 @@ DAYS_MAX = 10_000
 """What lasts longer than that is no number of days."""
 
 
+MARGIN = "margin_minor"
+"""What the shop says that it earns by an order, in ``Order.facts``; minor units of the order's currency."""
+
+
 class Counted(NamedTuple):
-    """An order that counts: since when, for how much (minor units of the shop's currency), with which lines."""
+    """An order that counts: since when, for how much (minor units of the shop's currency), with which lines; and by how much the
+    shop earns, if it said so."""
 
     at_ms: int
     order_id: str
     amount_minor: int
     lines: tuple[Line, ...]
     facts: dict[str, Any]
+    margin_minor: int | None = None
 
 
 def completed(profile: Profile, event: Event) -> None:
@@ -139,6 +145,7 @@ def _counted(order_id: str, order: Order, status_in: tuple[str, ...], currency: 
         return None
     lines = order.lines
     amount = order.total_minor
+    margin = order.facts.get(MARGIN)
     if order.refunds:
         refunds = order.refunds.values()
         back = sum(refund.amount_minor for refund in refunds if refund.amount_minor > 0)
@@ -153,13 +160,16 @@ def _counted(order_id: str, order: Order, status_in: tuple[str, ...], currency: 
             return None
         amount -= back
         lines = left
+        if margin is not None and back:
+            margin = margin * amount // order.total_minor  # What was taken back takes its share along.
     if currency and order.currency != currency:
         if not order.rate_e6:
             return None
         scale = 10 ** (exponent(currency) - exponent(order.currency) + 6)
         amount = _converted(amount, order.rate_e6, scale)
         lines = [line._replace(amount_minor=_converted(line.amount_minor, order.rate_e6, scale)) for line in lines]
-    return Counted(min(reached), order_id, amount, tuple(lines), order.facts)
+        margin = _converted(margin, order.rate_e6, scale) if margin is not None else None
+    return Counted(min(reached), order_id, amount, tuple(lines), order.facts, margin)
 
 
 def _converted(amount_minor: int, rate_e6: int, scale: int) -> int:
@@ -217,6 +227,8 @@ def _write(order: Order, event: Event) -> None:
     order.total_minor = props["total_minor"]
     order.rate_e6 = props.get("rate_e6", 0)
     order.facts = {name: props[name] for name in FACTS if props.get(name)}
+    if MARGIN in props:
+        order.facts[MARGIN] = props[MARGIN]
     if CONSUMPTION in event.keeps:
         said = {item["product_id"]: item.get(CONSUMPTION) for item in props.get("items", ())}
         lasting = sorted(

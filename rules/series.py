@@ -132,8 +132,10 @@ def _only(node: Node | None, known: tuple[str, ...], whose: str) -> None:
 # --- orders ------------------------------------------------------------------------------------------------------
 
 
-_AMOUNTS: Final = ("total", "amount", "revenue")
-_ORDER_NUMBERS: Final = (*_AMOUNTS, "quantity")
+MARGIN: Final = "margin"
+_TOTALS: Final = ("total", "amount", "revenue")
+ORDER_MONEY: Final = (*_TOTALS, MARGIN)
+_ORDER_NUMBERS: Final = (*ORDER_MONEY, "quantity")
 _ORDER_WORDS: Final = ("product_id", "category", "brand", *orders.FACTS)
 
 
@@ -153,8 +155,11 @@ def order_field(name: str, field: str, node: Node) -> str:
     return field
 
 
-def order_entries(source: Source, field: str, currency: str) -> Entries:
-    """The counted orders that the source means, with the value of a field; per line where the field is a line's."""
+def order_entries(source: Source, field: str, currency: str, *, else_total: bool = False) -> Entries:
+    """The counted orders that the source means, with the value of a field; per line where the field is a line's.
+
+    Orders of which nobody said the margin have none; with ``else_total`` their amount stands for it.
+    """
     where, item, status_in = source.where, source.item, source.status_in
     by_line = source.per_item or field in ("product_id", "category", "brand")
 
@@ -172,8 +177,12 @@ def order_entries(source: Source, field: str, currency: str) -> Entries:
                 found.extend((counted.at_ms, _of_line(line, field)) for line in lines)
             elif field == "quantity":
                 found.append((counted.at_ms, sum(line.quantity for line in lines)))
-            elif field in ("", "total", "amount", "revenue"):
+            elif field == "" or field in _TOTALS:
                 found.append((counted.at_ms, counted.amount_minor))
+            elif field == MARGIN:
+                margin = counted.amount_minor if counted.margin_minor is None and else_total else counted.margin_minor
+                if margin is not None:
+                    found.append((counted.at_ms, margin))
             else:
                 found.append((counted.at_ms, counted.facts.get(field)))
         return found
@@ -182,7 +191,7 @@ def order_entries(source: Source, field: str, currency: str) -> Entries:
 
 
 def _of_line(line: Any, field: str) -> Any:
-    return line.amount_minor if field in ("", "total", "amount", "revenue") else getattr(line, field, None)
+    return line.amount_minor if field == "" or field in _TOTALS else getattr(line, field, None)
 
 
 def over_entries(
@@ -439,7 +448,9 @@ def of_orders(name: str, node: Node, field: str, source: Source, scope: Scope) -
         field = order_field(name, field, node) if field else field
         entries = order_entries(source, field, scope.currency)
         measure = measure_named(name)
-    money = scope.currency if field in ("total", "amount", "revenue") and name in (*OF_NUMBERS, "first", "last") else ""
+    money = scope.currency if field in ORDER_MONEY and name in (*OF_NUMBERS, "first", "last") else ""
+    if field == MARGIN and source.per_item:
+        node.wrong("margin: that of whole orders is known, not of their lines; without `per: item`")
     test, text = test_of(name, node, money)
     look = windowed(entries, window)
     judge = over_entries(entries, measure, test, window)

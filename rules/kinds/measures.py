@@ -11,6 +11,8 @@ from profiles.state import Profile
 from rules.documents import Node
 from rules.kept import measured
 from rules.series import (
+    MARGIN,
+    ORDER_MONEY,
     SOURCE_KEYS,
     measure_named,
     of_book,
@@ -35,6 +37,11 @@ def _reader(kind: str, spec: Node, node: Node, scope: Scope) -> Reader:
     name = "times" if kind == "count" else kind
     named, field = _named(spec)
     source = source_of(named, node, scope)
+    default = node.get("default")
+    if default is not None:
+        if spec.value != "order.margin":
+            default.wrong("default: goes with `order.margin` only, for orders of which nobody said it")
+        default.choice(("order.total",))
     if source.is_order:
         if field == "time":
             plain = order_entries(source, "", scope.currency)
@@ -45,8 +52,11 @@ def _reader(kind: str, spec: Node, node: Node, scope: Scope) -> Reader:
             look, result = windowed(at, source.window), "time"
         else:
             field = order_field(name, field, spec)
-            look = windowed(order_entries(source, field, scope.currency), source.window)
-            money = field in ("", "total", "amount", "revenue") and kind not in ("count", "distinct")
+            if field == MARGIN and source.per_item:
+                spec.wrong("margin: that of whole orders is known, not of their lines; without `per: item`")
+            entries = order_entries(source, field, scope.currency, else_total=default is not None)
+            look = windowed(entries, source.window)
+            money = (field == "" or field in ORDER_MONEY) and kind not in ("count", "distinct")
             result = "money" if money else "any" if kind in ("first", "last") else "number"
         measure = measure_named(name)
 
@@ -57,11 +67,11 @@ def _reader(kind: str, spec: Node, node: Node, scope: Scope) -> Reader:
         return of_book(read, result, source.window)
     # A measure of other events stands on the same kept statistics as `did`; the comparison is a dummy, for which as
     # much is kept as ever is, and of which any entry more may change the answer.
-    entries: dict[str, Node] = {"eq": node.made(KEPT_MAX - 1)}
+    asked: dict[str, Node] = {"eq": node.made(KEPT_MAX - 1)}
     is_time = field == "time" and kind in ("first", "last")
     if field and not is_time:
-        entries["field"] = node.made(field)
-    kept = measured(name, node.made(entries), source, scope)
+        asked["field"] = node.made(field)
+    kept = measured(name, node.made(asked), source, scope)
     value, until = kept.value, kept.until
 
     def read_kept(profile: Profile, now_ms: int) -> tuple[Any, int]:
@@ -98,7 +108,7 @@ _KINDS: Final[tuple[tuple[str, str, tuple[TraitExample, ...]], ...]] = (
     ),
     (
         "sum",
-        "A field of theirs added up; 0 of none.",
+        "A field of theirs added up; 0 of none. `order.margin` is what the shop says that it earns; `default: order.total` stands for it where it says nothing.",
         (
             TraitExample(
                 "{sum: order.total}",
@@ -108,6 +118,17 @@ _KINDS: Final[tuple[tuple[str, str, tuple[TraitExample, ...]], ...]] = (
                 1d  ana  expect trait it 100
                 2d  ana  order_refunded order_id=2 amount=0.01
                 2d  ana  expect trait it 99.99
+                """,
+            ),
+            TraitExample(
+                "{sum: order.margin, default: order.total}",
+                """
+                0d  ana  order_completed order_id=1 total=60 margin=20
+                0d  ana  expect trait it 20
+                1d  ana  order_completed order_id=2 total=40
+                1d  ana  expect trait it 60
+                2d  ana  order_refunded order_id=1 amount=15
+                2d  ana  expect trait it 55
                 """,
             ),
         ),
@@ -215,5 +236,6 @@ _KINDS: Final[tuple[tuple[str, str, tuple[TraitExample, ...]], ...]] = (
 )
 
 SPEC = tuple(
-    TraitKind(name, says, SOURCE_KEYS, partial(_compile, name), examples=examples) for name, says, examples in _KINDS
+    TraitKind(name, says, (*SOURCE_KEYS, "default"), partial(_compile, name), examples=examples)
+    for name, says, examples in _KINDS
 )

@@ -150,6 +150,8 @@ def order(draw: st.DrawFn, order_id: str, number: int, name: str) -> dict[str, A
         for line in lines:
             line["amount_minor"] = line["quantity"] * 700
         props["items"] = lines
+    if draw(st.integers(0, 2)) == 0:
+        props["margin_minor"] = draw(st.sampled_from([0, 333, 1_500]))
     if draw(st.booleans()):
         props["channel"] = draw(st.sampled_from(["web", "store"]))
     return props
@@ -248,6 +250,7 @@ TRAITS: Final[dict[str, Any]] = {
     "first_buy": {"first": "order.time"},
     "alive": {"p_alive": "order", "model": {"r": 0.243, "alpha": 4.414, "a": 0.793, "b": 2.426, "unit": "PT12H"}},
     "gap": {"mean_gap": "order", "min_samples": 2},
+    "profit": {"sum": "order.margin", "default": "order.total"},
     "rfm": {
         "rfm": {
             "window": {"within": "P3M"},
@@ -470,8 +473,12 @@ def did_orders(draw: st.DrawFn) -> dict[str, Any]:
         rule[name] = draw(test)
         rule.pop("per", None)
     elif name != "none":
-        field, limits = draw(st.sampled_from([("total", (0, 10, 25.04, 75, 150)), ("quantity", (0, 1, 3))]))
+        field, limits = draw(
+            st.sampled_from([("total", (0, 10, 25.04, 75, 150)), ("quantity", (0, 1, 3)), ("margin", (0, 3.33, 15))])
+        )
         rule[name] = {"field": field, **draw(numbers(*limits))}
+        if field == "margin":
+            rule.pop("per", None)
     if "did_not" in rule and draw(st.integers(0, 2)) == 0:
         rule["known_for"] = draw(st.sampled_from(AGES))
     return rule  # fmt: skip
@@ -490,6 +497,7 @@ def traits() -> st.SearchStrategy[dict[str, Any]]:
         *((time, ages()) for time in ("first_seen", "first_order_at", "last_order_at", "registered_at", "first_buy")),
         ("revenue", numbers(0, 10, 75, 100.5)),
         ("avg_check", numbers(0, 10, 25.04, 50)),
+        ("profit", numbers(0, 3.33, 10, 75)),
         ("usual_check", numbers(0, 10, 25.04, 50)),
         ("top", numbers(0, 10, 50)),
         ("orders_this_month", numbers(0, 1, 2)),

@@ -60,6 +60,7 @@ class Order(NamedTuple):
     amount: int
     lines: list[Line]
     facts: dict[str, Any]
+    margin: int | None = None
 
 
 def later(at_ms: int, length: str, zone: str) -> int:
@@ -456,7 +457,7 @@ class Naive:
         return (after is None or at_ms >= stated(after, zone)) and (before is None or at_ms < stated(before, zone))
 
     def _is_money(self, what: Any, field: str) -> bool:
-        return field in ("total", "amount", "revenue", "value")
+        return field in ("total", "amount", "revenue", "value", "margin")
 
     def _events_in(self, rule: dict[str, Any], what: Any, field: str) -> list[tuple[int, Any]]:
         types = [what] if isinstance(what, str) else what
@@ -505,6 +506,9 @@ class Naive:
                 found.append((order.at_ms, sum(line.quantity for line in lines)))
             elif field in ("", "total", "amount", "revenue"):
                 found.append((order.at_ms, order.amount))
+            elif field == "margin":
+                margin = order.amount if order.margin is None and "default" in rule else order.margin
+                found += [(order.at_ms, margin)] if margin is not None else []
             elif field == "time":
                 found.append((order.at_ms, order.at_ms))
             else:
@@ -564,6 +568,9 @@ class Naive:
                 lines = taken_out(lines, item["product_id"], item["quantity"])
         if back and back >= amount:
             return None
+        margin = props.get("margin_minor")
+        if margin is not None and back:
+            margin = math.floor(margin * Fraction(amount - back, amount))
         amount -= back
         if currency and props["currency"] != currency:
             if "rate_e6" not in props:
@@ -572,8 +579,9 @@ class Naive:
             rate = Fraction(props["rate_e6"], 1_000_000) * Fraction(10) ** digits
             amount = math.floor(amount * rate + Fraction(1, 2))
             lines = [line._replace(amount=math.floor(line.amount * rate + Fraction(1, 2))) for line in lines]
+            margin = math.floor(margin * rate + Fraction(1, 2)) if margin is not None else None
         facts: dict[str, Any] = {name: props[name] for name in ("channel", "coupon") if name in props}
-        return Order(min(times), order_id, amount, lines, facts)
+        return Order(min(times), order_id, amount, lines, facts, margin)
 
     # --- traits -------------------------------------------------------------------------------------------------
 
@@ -632,7 +640,7 @@ class Naive:
         return (
             kind is not None
             and declared[kind].startswith("order.")
-            and declared[kind].partition(".")[2] in ("total", "amount", "revenue", "value")
+            and declared[kind].partition(".")[2] in ("total", "amount", "revenue", "value", "margin")
         )
 
     def trait(self, path: str, now_ms: int) -> Any:

@@ -99,7 +99,7 @@ def test_amounts_of_events_compare_in_the_shops_currency() -> None:
 @pytest.mark.parametrize(
     ("rule", "told"),
     [
-        ("{did: order, sum: {field: product_id, gte: 1}}", "sum of order: one of total, amount, revenue, quantity wanted"),
+        ("{did: order, sum: {field: product_id, gte: 1}}", "sum of order: one of total, amount, revenue, margin, quantity wanted"),
         ("{did: order, avg: {field: totl, gte: 1}}", "got 'totl'; did you mean 'total'?"),
         ("{did: order, distinct: {field: total, gte: 1}}", "distinct of order: one of product_id, category, brand, channel"),
         ("{did: order, where: [{total: {gte: 5}}]}", "of an order channel, coupon, cart_id, affiliation, order_id are known"),
@@ -111,6 +111,7 @@ def test_amounts_of_events_compare_in_the_shops_currency() -> None:
         ("{did: a_b, sum: {field: n, gte: 1}, window: {within: PT200H}, resolution: PT1H}", "fewer than 200 steps wanted, got 200"),
         ("{did: a_b, sum: {field: n, gte: 1}, window: {within: P1M}, resolution: P1D}", "hours, minutes or seconds wanted"),
         ("{did: page_viewed, window: {within: P1D}, times: {gte: 300}}", "a threshold below 200 wanted"),
+        ("{did: order, per: item, sum: {field: margin, gte: 1}}", "margin: that of whole orders is known, not of their lines"),
     ],
 )  # fmt: skip
 def test_a_measure_that_could_never_answer_is_refused(rule: str, told: str) -> None:

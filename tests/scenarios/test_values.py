@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from profiles.errors import BadDocument
 from profiles.wire import Event
 from rules.scenarios import check, run
 
@@ -277,6 +278,45 @@ def test_tiers_of_the_average_and_of_the_lifetime_narrow_a_trigger() -> None:
         4d  ana  expect trait ltv_tier low, out ltv_tier.from_middle, changes ltv_tier.from_middle 2
         """
     )
+
+
+@pytest.mark.mechanic("M30")
+def test_what_the_shop_earns_makes_tiers_of_the_lifetime_value() -> None:
+    check(
+        """
+        trait profit = {sum: order.margin}
+        trait ltv = {sum: order.margin, default: order.total}
+        trait ltv_tier = {tiers: ltv, cuts: [20, 100], labels: [low, middle, high]}
+        trait usual_profit = {avg: order.margin}
+        segment dear = {trait: ltv_tier, ne: low}
+        segment earned = {did: order, sum: {field: margin, gte: 30}, window: {within: P30D}}
+        trigger letter = {on: {event: order_completed}, when: {in_segment: dear}, steps: [{emit: dear}]}
+        0d   ana  order_completed order_id=1 total=500 margin=10
+        0d   ana  expect trait profit 10, trait ltv_tier low, emits letter 0
+        1d   ana  order_completed order_id=2 total=15
+        1d   ana  expect trait profit 10, trait ltv 25, trait ltv_tier middle, emits letter 1
+        2d   ana  order_completed order_id=3 total=300 margin=90
+        2d   ana  expect trait ltv_tier high, trait usual_profit 50, in earned
+        3d   ana  order_refunded order_id=3 amount=100
+        3d   ana  expect trait profit 70, trait ltv_tier middle
+        4d   ana  order_updated order_id=1 total=500 margin=0
+        4d   ana  expect trait profit 60, trait ltv 75
+        32d  ana  expect out earned
+        """
+    )
+
+
+@pytest.mark.parametrize(
+    ("trait", "told"),
+    [
+        ("{sum: order.total, default: order.total}", "default: goes with `order.margin` only"),
+        ("{sum: order.margin, default: order.quantity}", "order.total wanted"),
+        ("{sum: order.margin, per: item}", "margin: that of whole orders is known"),
+    ],
+)
+def test_a_margin_that_nobody_can_mean_is_refused(trait: str, told: str) -> None:
+    with pytest.raises(BadDocument, match=told):
+        check(f"trait it = {trait}")
 
 
 @pytest.mark.mechanic("M26")
