@@ -90,7 +90,7 @@ triggers:
 def test_ten_slips_in_one_file_are_told_in_ten_lines_that_say_what_was_wanted() -> None:
     assert told(("a.yaml", TEN)) == [
         "a.yaml:1: defaults/zone: a time zone name like Europe/Moscow wanted, got 'Europe/Berln'",
-        "a.yaml:3: traits/spent/sum: sum of order: one of total, amount, revenue, quantity wanted, got 'totl'; "
+        "a.yaml:3: traits/spent/sum: sum of order: one of total, amount, revenue, margin, quantity wanted, got 'totl'; "
         "did you mean 'total'?",
         "a.yaml:5: segments/vip/trait: unknown trait 'orders_payd'; did you mean 'orders_paid'? "
         "(a trait of your own goes as custom.orders_payd)",

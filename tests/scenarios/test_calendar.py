@@ -29,6 +29,26 @@ def test_a_man_who_bought_a_suit_this_month_leaves_as_the_month_ends_in_the_shop
     assert [change for change, _ in done.changes("armani")] == ["entered", "exited"]
 
 
+@pytest.mark.mechanic("M15")
+def test_his_letter_shows_accessories_above_a_price() -> None:
+    done = check(
+        """
+        segment armani = {all: [{trait: gender, eq: male}, {did: order, item: [{category: suits}, {brand: Armani}], window: {calendar: this_month}}]}
+        trigger accessories = {on: {segment: armani}, steps: [{emit: {template: t, payload: {co_purchased: {count: 6, of: bought, under: accessories, price: {gte: 15000.01}}}}}]}
+        0d  shop  product_updated product=suit price=50000 category=suits accompanying=[tie|belt|cufflinks|shirt]
+        0d  shop  product_updated product=tie price=14999 category=accessories/ties
+        0d  shop  product_updated product=belt price=15000.01 category=accessories/belts
+        0d  shop  product_updated product=cufflinks price=40000 category=accessories
+        0d  shop  product_updated product=shirt price=20000 category=shirts
+        1d  ana   identified gender=male
+        1d  ana   order_completed order_id=1 total=50000 product=suit brand=Armani category=suits price=50000
+        1d  ana   expect in armani, emits accessories 1
+        """
+    )
+    [letter] = done.sent("accessories")
+    assert sorted(one["product_id"] for one in letter["payload"]["co_purchased"]) == ["belt", "cufflinks"]
+
+
 @pytest.mark.mechanic("M4")
 @pytest.mark.parametrize(
     ("start", "named", "ends"),

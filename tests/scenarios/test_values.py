@@ -453,6 +453,27 @@ def test_the_usual_device_and_hour_are_those_of_most_visits() -> None:
     assert world.members("user:ana") == ["evening_visitors"]
 
 
+@pytest.mark.mechanic("M27")
+def test_a_letter_goes_at_the_customers_usual_hour() -> None:
+    check(
+        """
+        trait usual_hour = {mode: local_hour, of: [page_viewed, email_opened]}
+        trigger it = {on: {event: form_submitted}, steps: [{wait_until: {at: {hour_of: usual_hour}, else: "10:00", weekdays: [mon, tue]}}, {emit: hello}]}
+        defaults = {zone: Europe/Berlin}
+        start 2026-01-01T21:15
+        0h                ana  page_viewed path=/
+        1d                ana  page_viewed path=/
+        1d                ana  expect trait usual_hour 21
+        1d                ana  form_submitted form_id=a
+        1d                bob  form_submitted form_id=a
+        2026-01-05T09:59  bob  expect emits it 0
+        2026-01-05T10:00  bob  expect emits it 1
+        2026-01-05T20:59  ana  expect emits it 0
+        2026-01-05T21:00  ana  expect emits it 1
+        """
+    )
+
+
 @pytest.mark.mechanic("M22")
 def test_what_was_bought_is_left_out_of_what_is_shown_and_what_is_left_may_be_nothing() -> None:
     done = check(
