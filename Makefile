@@ -25,7 +25,7 @@ run: env
 test: env
 	$(PYTEST) tests
 
-# The same suites on Apache Kafka and Redis proper.
+# The same suites on Apache Kafka and Redis proper: what stands on a broker or a store of them.
 test-kafka: env
 	$(PYTEST) --real tests/parts $(wildcard tests/contracts tests/integration tests/deploy tests/faults)
 	$(PYTEST) --real -m kafka tests/connectors

@@ -49,11 +49,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip what only Apache Kafka can show."""
+    """Skip what only Apache Kafka can show; with ``--real`` leave out what stands on none of the parts, and is the same without."""
     if not config.getoption("--real"):
         for item in items:
             if item.get_closest_marker("kafka"):
                 item.add_marker(pytest.mark.skip(reason="needs Apache Kafka: --real"))
+        return
+    same = [item for item in items if not _stands_on_parts(item)]
+    items[:] = [item for item in items if _stands_on_parts(item)]
+    config.hook.pytest_deselected(items=same)
+
+
+def _stands_on_parts(item: pytest.Item) -> bool:
+    """Whether it asks for a broker or a store: by name, or by a parameter that names one."""
+    asked = getattr(item, "fixturenames", ())
+    params = getattr(getattr(item, "callspec", None), "params", {})
+    named = {value for value in params.values() if isinstance(value, str)}
+    return "is_real" in asked or bool(named & {"kafka", "redis"}) or item.get_closest_marker("kafka") is not None
 
 
 def run(work: Coroutine[object, object, T]) -> T:
