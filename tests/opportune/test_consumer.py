@@ -21,7 +21,7 @@ triggers:
   thanks: {class: transactional, on: {event: product_reviewed}, steps: [{emit: {template: thanks, payload: {pick: {select: similar, of: order, optional: true}}}}]}
   goes_with: {class: transactional, on: {event: order_completed}, key: order_id, steps: [{emit: {template: goes_with, payload: {co_purchased: 3}}}]}
 """
-MOMENTS = {"thanks", "goes_with", "order_placed", "order_paid"}
+MOMENTS = {"thanks", "goes_with", "order_placed"}
 """What an order and a review bring at once, of our own rules and of the pack; its other letters wait."""
 
 
@@ -78,6 +78,6 @@ def test_moments_reach_a_consumer_that_knows_only_the_published_schema(tmp_path:
     found: dict[str, dict[str, Any]] = {one["trigger"]: one for one in map(json.loads, out.read_text().splitlines())}
     assert said.read_text() == ""
     assert set(found) == MOMENTS
-    assert found["order_paid"]["template"]
+    assert found["order_placed"]["template"] == "order_placed"
     (bits,) = found["goes_with"]["payload"]["co_purchased"]
     assert (bits["product_id"], bits["price"], bits["url"]) == ("bits", "8.50", "https://s/bits")
