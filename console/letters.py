@@ -253,6 +253,6 @@ def _command(letter: Letter, now_ms: int) -> Record:
     command: Command = decode_command(letter.original)
     if not is_operators(command):
         lane = f"{DEAD_LETTERS}/{letter.partition}"
-        command = replace(command, cause=Coordinates(command.cause.shard, lane, letter.offset, 0))
+        command = replace(command, cause=Coordinates(command.cause.shard, lane, letter.offset, 0), said=None)
     command = replace(command, received_ms=now_ms)
     return Record(PROFILE_COMMANDS, command.address, encode_command(command))

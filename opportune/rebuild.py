@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Final
 
 import orjson
@@ -110,7 +111,7 @@ async def _write(settings: Settings, found: Found, secret: bytes) -> int:
     try:
         await log.start()
         written = await write(store, found, book, secret, SystemIds())
-        again = [Record(PROFILE_COMMANDS, one.address, encode_command(one)) for one in found.later]
+        again = [Record(PROFILE_COMMANDS, one.address, encode_command(replace(one, said=None))) for one in found.later]
         await log.publish(again)
     finally:
         await log.stop()

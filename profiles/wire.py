@@ -18,6 +18,7 @@ import msgpack
 import orjson
 
 from profiles.errors import BadInput
+from profiles.ids import SHARDS
 
 # Topics in. Their order here is the order in which records of one logical time are applied.
 CUSTOMER_EVENTS: Final = "customer_events"
@@ -209,6 +210,14 @@ class Coordinates(NamedTuple):
     ordinal: int
 
 
+class Said(NamedTuple):
+    """The write of a shard on which a command stands: in which ownership it was written, and the how-manieth of the shard
+    it was."""
+
+    life: bytes
+    number: int
+
+
 LINK: Final = "link"  # to an address: forward to `other` from now on, and send it what you hold
 ABSORB: Final = "absorb"  # to a profile: `other` forwards to you now; its profile is in `body`
 FORWARD: Final = "forward"  # to a profile: an event that reached a forwarder; its value is in `body`
@@ -240,6 +249,7 @@ class Command:
         received_ms: logical time of the input that caused it.
         cause: that input's coordinates.
         backfill: the link came with history.
+        said: the write of the sending shard on which it stands; ``None``: an operator's, or nobody asks for it.
         seen_ms: logical time in the receiving shard; set by the shell.
     """
 
@@ -251,6 +261,7 @@ class Command:
     received_ms: int
     cause: Coordinates = Coordinates(0, "", 0, 0)
     backfill: bool = False
+    said: Said | None = None
     seen_ms: int = 0
 
 
@@ -267,6 +278,7 @@ def encode_command(command: Command) -> bytes:
             command.received_ms,
             command.cause,
             command.backfill,
+            command.said,
         )
     )
 
@@ -278,10 +290,22 @@ def decode_command(value: bytes) -> Command:
         BadInput: ``malformed``: not a command of a version that we know.
     """
     try:
-        version, kind, address, other, link, body, received_ms, cause, backfill = msgpack.unpackb(value)
+        # Commands written before there was `said` end with `backfill`.
+        version, kind, address, other, link, body, received_ms, cause, backfill, *more = msgpack.unpackb(value)
         if version != 1:
             raise ValueError(version)
-        command = Command(kind, address, other, (link[0], link[1]), body, received_ms, Coordinates(*cause), backfill)
+        (said,) = more or (None,)
+        command = Command(
+            kind,
+            address,
+            other,
+            (link[0], link[1]),
+            body,
+            received_ms,
+            Coordinates(*cause),
+            backfill,
+            None if said is None else Said(*said),
+        )
     except (ValueError, TypeError, LookupError, msgpack.UnpackException) as error:
         raise BadInput("malformed", f"command value: version 1 wanted, {type(error).__name__}") from None
     shard, topic, offset, ordinal = command.cause
@@ -291,6 +315,8 @@ def decode_command(value: bytes) -> Command:
         and type(body) is bytes
         and type(backfill) is bool
         and -FAR_MS < received_ms < FAR_MS
+        and (command.said is None or (type(command.said.life) is bytes and type(command.said.number) is int))
+        and 0 <= shard < SHARDS
     )
     if not is_sound:
         raise BadInput("malformed", "command value: text, numbers and bytes in their places wanted")

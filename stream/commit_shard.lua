@@ -6,7 +6,8 @@
 --          outbox (record), trim (a number), names (address), members (key, ordinal, bit), taken (field, value),
 --          tombstones (hash, value), forgotten (ordinal), receipts (key, value), gone undos (key),
 --          undos ({key, values}), how long to keep receipts and undos (ms), undos at most,
---          products (id, value), gone products (id), interest (key, ordinal, bit)}.
+--          products (id, value), gone products (id), interest (key, ordinal, bit), how many writes there are with this,
+--          lives (text), writes of others on which it stands (cur key, life, number; none in a Cluster)}.
 -- Returns  the positions of the refused.
 --
 -- A script that fails half-way is not rolled back. So everything that can fail is asked before the first write:
@@ -26,10 +27,32 @@ local function ask(command, ...)
   return answer
 end
 
+-- Whether a shard's write is stored still: see ShardState.has.
+local function has(key, wanted, number)
+  local cur = ask('HMGET', key, 'written', 'lives')
+  local last, lives = tonumber(cur[1] or 0), {}
+  for life, first in string.gmatch(cur[2] or '', '(%x+):(%d+)') do lives[#lives + 1] = {life, tonumber(first)} end
+  for at = #lives, 1, -1 do
+    if lives[at][1] == wanted then break end
+    last = lives[at][2] - 1
+  end
+  return number <= last
+end
+
+local function stands(said)
+  for at = 1, #said, 3 do
+    if not has(said[at], said[at + 1], said[at + 2]) then return false end
+  end
+  return true
+end
+
 for i = 1, #KEYS do
   local part = shards[i]
   local stored = ask('HGET', KEYS[i], 'token') or '' -- an error is a table, equal to no token
-  if stored == part[1] then
+  if stored == part[1] and part[27] and not stands(part[27]) then
+    refused[#refused + 1] = i
+    shards[i] = false
+  elseif stored == part[1] then
     local tag = string.sub(KEYS[i], 1, -4)
     if part[8] or part[9] then ask('ZCARD', tag .. 'tm') end
     if part[10] or part[11] then ask('LLEN', tag .. 'ob') end
@@ -79,7 +102,8 @@ for i = 1, #KEYS do
   local part = shards[i]
   if part then
     local tag = string.sub(KEYS[i], 1, -4)
-    call('HSET', KEYS[i], 'token', part[2], 'cursor', part[3], 'clock', part[4], 'generation', part[5])
+    call('HSET', KEYS[i], 'token', part[2], 'cursor', part[3], 'clock', part[4], 'generation', part[5], 'written', part[25])
+    if part[26] then call('HSET', KEYS[i], 'lives', part[26]) end
     if part[6] then write_keys('MSET', part[6]) end
     if part[7] then write_keys('DEL', part[7]) end
     if part[8] then write('ZADD', tag .. 'tm', part[8]) end

@@ -376,7 +376,7 @@ class Computing:
         if one.offset < shard.next[one.topic]:
             self.outcomes[one.topic, BEHIND] += 1
             return
-        if isinstance(given, Command) and self._taken_before(shard, given):
+        if isinstance(given, Command) and (one.offset in group.void or self._taken_before(shard, given)):
             self.outcomes[one.topic, DUPLICATE] += 1
             return
         shard.clock_ms = max(shard.clock_ms, one.at_ms)
@@ -446,6 +446,7 @@ class Computing:
 
     def _by_log(self, number: int, command: Command) -> None:
         """Send a command of that shard by the log only."""
+        command.said = self.shards[number].said()
         self._draft(number).tell(self.place, Record(PROFILE_COMMANDS, command.address, encode_command(command)))
         receiver = shard_of(command.address)
         if receiver in self.shards:
@@ -582,6 +583,7 @@ class Computing:
             ordinal = told.get((sender.shard, stream), 0)
             told[sender.shard, stream] = ordinal + 1
             command.cause = Coordinates(sender.shard, stream, offset, ordinal)
+            command.said = shards[sender.shard].said()
             self._draft(sender.shard).tell(
                 self.place, Record(PROFILE_COMMANDS, command.address, encode_command(command))
             )
@@ -636,6 +638,10 @@ class Computing:
         if last is not None and (cause.offset, cause.ordinal) <= last:
             return True
         self._take(shard, command)
+        if command.said is not None:
+            life, number = command.said
+            stands_on = self._draft(shard.number).stands_on
+            stands_on[cause.shard, life] = max(number, stands_on.get((cause.shard, life), 0))
         return False
 
     def _take(self, shard: Shard, command: Command) -> None:
@@ -859,7 +865,9 @@ class Computing:
         link = (given.at_ms, given.message_id) if isinstance(given, Event) else given.link
         other = "" if isinstance(given, Event) else given.other
         cause = Coordinates(number, one.raw.topic, one.offset, 0)
-        command = Command(kind, given.address, other, link, body, given.received_ms, cause, given.backfill)
+        command = Command(
+            kind, given.address, other, link, body, given.received_ms, cause, given.backfill, shard.said()
+        )
         self._draft(number).tell(self.place, Record(PROFILE_COMMANDS, given.address, encode_command(command)))
         self.outcomes[one.topic, "forwarded"] += 1
 

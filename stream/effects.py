@@ -14,13 +14,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
-from profiles.wire import INPUT_TOPICS, Record, pack_record
+from profiles.wire import INPUT_TOPICS, Record, Said, pack_record
 from rules.rulebook import Rulebook
 from stream import metrics
 from stream.cache import Held
 from stream.clock import monotonic_ns
 from stream.facts import Met, Standing, read_told, told
-from stream.ports import Log, ProfileStore, ShardState, ShardWrite
+from stream.ports import LIVES_MAX, Log, ProfileStore, ShardState, ShardWrite
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +47,8 @@ class Shard:
         place: how far its walk is in letting profiles meet what is new; -1: all have.
         ruled: the rules under which it was worked last: their hash, and which generation they are.
         is_new: its profiles from ``place`` on may not have met them.
+        written: how many writes it has seen.
+        lives: its latest ownerships, as ``ShardState.lives``; the last is ours.
         rulebook: the rules, knowing these facts.
     """
 
@@ -63,6 +65,8 @@ class Shard:
     place: int = -1
     ruled: tuple[str, int] = ("", 0)
     is_new: bool = False
+    written: int = 0
+    lives: tuple[tuple[bytes, int], ...] = ()
     rulebook: Rulebook | None = None
 
     @classmethod
@@ -72,6 +76,7 @@ class Shard:
         shard = cls(number, state.token, cursor, state.clock_ms, state.ordinals, dict(state.taken), state.tombs)
         rules, number, shard.is_new, shard.place, shard.known = read_told(state.generation)
         shard.ruled = rules, number
+        shard.written, shard.lives = state.written, state.lives
         return shard
 
     def go_by(self, rulebook: Rulebook) -> None:
@@ -90,6 +95,10 @@ class Shard:
     def newest(self) -> int:
         """The number of the newest facts that it knows; 0: of none."""
         return self.known[-1].number if self.known else 0
+
+    def said(self) -> Said:
+        """What the next write will be."""
+        return Said(self.lives[-1][0], self.written + 1)
 
     def cursor(self) -> dict[str, int]:
         """As the store wants it."""
@@ -116,6 +125,7 @@ class Draft:
     undo: dict[str, list[bytes]] = field(default_factory=dict)
     products: dict[str, bytes | None] = field(default_factory=dict)
     interest: list[tuple[str, int, bool]] = field(default_factory=list)
+    stands_on: dict[tuple[int, bytes], int] = field(default_factory=dict)
 
     def tell(self, place: int, record: Record) -> None:
         """Send a record, caused by the input at that place of the batch."""
@@ -167,7 +177,8 @@ async def commit(store: ProfileStore, writes: list[ShardWrite]) -> None:
     """Write until the store has answered.
 
     Raises:
-        FencedOut: a shard has another owner, or went back in time.
+        FencedOut: a shard has another owner, or the store went back in time: behind our last write, or behind another's of
+            which we have heard.
     """
     tries = 0
     started_ns = monotonic_ns()
@@ -188,7 +199,9 @@ async def commit(store: ProfileStore, writes: list[ShardWrite]) -> None:
             if len(refused) <= TOLD_MAX
             else f"shards {refused[:TOLD_MAX]} and {len(refused) - TOLD_MAX} more"
         )
-        raise FencedOut(f"{told}: our token wanted, got another's")
+        raise FencedOut(
+            f"{told}: our token wanted, and the writes on which this one stands; got another's, or lost some"
+        )
 
 
 _waiting: Final[dict[object, int]] = {}
@@ -228,8 +241,17 @@ async def publish(out: Log, records: list[Record]) -> None:
     metrics.PUBLISH.observe((monotonic_ns() - started_ns) / 1e9)
 
 
+def claim_of(shard: Shard, token: bytes) -> ShardWrite:
+    """The first write of an ownership, which bears the name of its token."""
+    shard.lives = (*shard.lives, (token, shard.written + 1))[-LIVES_MAX:]
+    write = write_of(shard, None, token)
+    write.lives = shard.lives
+    return write
+
+
 def write_of(shard: Shard, draft: Draft | None, token: bytes) -> ShardWrite:
     """The write of a shard: moves its cursor and token, and stores what the draft holds."""
+    shard.written += 1
     write = ShardWrite(
         shard=shard.number,
         expected=shard.token,
@@ -238,6 +260,7 @@ def write_of(shard: Shard, draft: Draft | None, token: bytes) -> ShardWrite:
         clock_ms=shard.clock_ms,
         generation=told(Standing(*shard.ruled, shard.is_new, shard.place, shard.known)),
         trim=shard.trim,
+        written=shard.written,
     )
     shard.token = token
     shard.trim = 0
@@ -253,4 +276,5 @@ def write_of(shard: Shard, draft: Draft | None, token: bytes) -> ShardWrite:
         write.undo = draft.undo
         write.products = draft.products
         write.interest = draft.interest
+        write.stands_on = draft.stands_on
     return write

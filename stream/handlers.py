@@ -305,7 +305,7 @@ class Handlers:
             shards = [Shard.of(number, state) for number, state in zip(numbers, states, strict=True)]
             for shard in shards:
                 shard.go_by(self._rulebook)
-            writes = [effects.write_of(shard, None, self._ids.token()) for shard in shards]
+            writes = [effects.claim_of(shard, self._ids.token()) for shard in shards]
             try:
                 await effects.commit(self._store, writes)
                 break
@@ -466,11 +466,7 @@ class Handlers:
         """Look the base over for facts, a page at a time, if partition 0 is ours; and tell what is found."""
         while self._failure is None:
             await asyncio.sleep(GATE_S)
-            ours = self._owned.shards.values()
-            met = sum(one.ordinals if one.place < 0 else one.place for one in ours)
-            metrics.SCANNED.labels("meet").set(
-                met / max(1, sum(one.ordinals for one in ours)) if self._owned.walking else 1
-            )
+            metrics.SCANNED.labels("meet").set(self._met())
             group = self._owned.groups.get(0)
             if not self._rulebook.wanted or group is None or not group.caught_up:
                 self._scanner.drop()
@@ -494,6 +490,14 @@ class Handlers:
                 await self._send(Batch([write], {0: records}, {}, {}, []))
             while self._failure is None and 0 in self._owned.groups and self._owned.shards[0].newest < found.number:
                 await asyncio.sleep(GATE_S)  # Until we have read it ourselves: else we would look again.
+
+    def _met(self) -> float:
+        """Which share of our profiles has met what is new."""
+        if not self._owned.walking:
+            return 1
+        ours = self._owned.shards.values()
+        met = sum(one.ordinals if one.place < 0 else one.place for one in ours)
+        return met / max(1, sum(one.ordinals for one in ours))
 
     def _abreast(self) -> list[tuple[Group, Input]]:
         """What is ready of all partitions, in one order of logical time.

@@ -200,11 +200,11 @@ class MemoryReader:
         Deliveries are tasks: they run when the caller lets the loop run.
         """
         moved = False
+        places = self.feed.places()
         for place in sorted(self.feed.ready()):
             # Each look is an answer of its own: what comes to another place between two of them is not seen by the first.
             self._stamp_ms = max(self._stamp_ms + 1, self._wall_ms())
-            wanted = self.feed.places()[place]
-            records = self._log.read(place, wanted, self._fetch_records)
+            records = self._log.read(place, places[place], self._fetch_records)
             chunk: Chunk | None = None
             if records:
                 chunk, back = self.feed.admit(*place, records, self._stamp_ms)

@@ -8,9 +8,7 @@ from profiles.ids import shard_of, tomb_key
 from profiles.wire import (
     INPUT_TOPICS,
     NEWS,
-    PROFILE_COMMANDS,
     Command,
-    Coordinates,
     Record,
     completed,
     is_operators,
@@ -80,32 +78,21 @@ class Owned:
                     self.by_log[lane] = max(place, self.by_log.get(lane, place))
 
     def note_void(self, group: Group) -> None:
-        """Remember which commands before our mark stand on a write that the store has forgotten since (R7).
+        """Remember which commands before our mark stand on a write that the store has forgotten since (R7): the sender
+        comes to their cause again, perhaps in another order, and says then what follows.
 
-        A command is published after its sender's write, and that has the sender's cursor beyond the cause. Where the
-        stored cursor lies at the cause or before it, the sender will come to it again, perhaps in another order, and
-        say then what follows.
+        Those behind the mark are the commit's business: it is refused where a write has gone on which it stands.
         """
         for one in group.lanes[COMMANDS].inputs:
             if one.offset >= group.marked_at:
                 return
             given = one.given
-            if isinstance(given, Command) and not is_operators(given) and not self._is_stored(given.cause):
+            if (
+                isinstance(given, Command)
+                and given.said is not None
+                and not self.stored[given.cause.shard].has(given.said)
+            ):
                 group.void.add(one.offset)
-
-    def _is_stored(self, cause: Coordinates) -> bool:
-        sender = self.stored[cause.shard]
-        topic, is_further, partition = cause.topic.partition("@")
-        if topic == NEWS:  # Passed on by that shard itself, page by page.
-            topic, is_further = PROFILE_COMMANDS, ""
-        if not is_further:
-            return sender.cursor.get(topic, 0) > cause.offset
-        # It was caused by a command taken at once, which bore the first cause's coordinates, as this does.
-        return any(
-            stream == cause.topic or (stream == topic and shard % self.partitions == int(partition))
-            for (shard, stream), (offset, _) in sender.taken.items()
-            if offset >= cause.offset
-        )
 
     def is_ours(self, address: str) -> bool:
         """Whether the address lies in a shard of ours."""

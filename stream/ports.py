@@ -12,12 +12,25 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from profiles.moments import DAY_MS, Clock
-from profiles.wire import Record
+from profiles.wire import Record, Said
 
 UNDO_MAX: Final = 16
 """How many merges of one profile can be undone at most: the latest."""
+LIVES_MAX: Final = 16
+"""Of so many ownerships a shard remembers with which of its writes they began."""
 
-__all__ = ["UNDO_MAX", "Clock", "Engine", "Ids", "Log", "LogRecord", "ProfileStore", "ShardState", "ShardWrite"]
+__all__ = [
+    "LIVES_MAX",
+    "UNDO_MAX",
+    "Clock",
+    "Engine",
+    "Ids",
+    "Log",
+    "LogRecord",
+    "ProfileStore",
+    "ShardState",
+    "ShardWrite",
+]
 
 
 class Ids(Protocol):
@@ -103,6 +116,8 @@ class ShardState:
         ordinals: how many profile ordinals were given out; the next profile gets this number.
         taken: from each (sending shard, topic): the (offset, ordinal) of the last command taken.
         tombs: how many tombstones it holds (profiles/erasure.py); without any, nobody need look for one.
+        written: how many writes it has seen.
+        lives: its latest ownerships, oldest first: (the token of its claim, the number of that write).
     """
 
     token: bytes = b""
@@ -112,6 +127,20 @@ class ShardState:
     ordinals: int = 0
     taken: dict[tuple[int, str], tuple[int, int]] = field(default_factory=dict)
     tombs: int = 0
+    written: int = 0
+    lives: tuple[tuple[bytes, int], ...] = ()
+
+    def has(self, said: Said) -> bool:
+        """Whether that write of the shard is stored: a store that went back in time has forgotten it for good.
+
+        Of ownerships older than ``lives`` everything counts as stored.
+        """
+        last = self.written
+        for life, first in reversed(self.lives):
+            if life == said.life:
+                break
+            last = first - 1
+        return said.number <= last
 
 
 @dataclass(slots=True)
@@ -138,6 +167,10 @@ class ShardWrite:
         keep_ms: how long receipts and undos are kept from this write on.
         products: product id -> product, to be set; ``None`` deletes it.
         interest: (product id, ordinal, whether news of it may interest that profile).
+        written: how many writes of the shard there are with this one.
+        lives: replaces what is stored; ``None`` leaves it.
+        stands_on: other shards' writes, without which nothing is written: (shard, its ownership) -> number. A store
+            that is not ``is_atomic`` does not ask.
     """
 
     shard: int
@@ -161,6 +194,9 @@ class ShardWrite:
     keep_ms: int = 30 * DAY_MS
     products: dict[str, bytes | None] = field(default_factory=dict)
     interest: list[tuple[str, int, bool]] = field(default_factory=list)
+    written: int = 0
+    lives: tuple[tuple[bytes, int], ...] | None = None
+    stands_on: dict[tuple[int, bytes], int] = field(default_factory=dict)
 
 
 class ProfileStore(Protocol):

@@ -6,7 +6,8 @@ back together when Redis forgets a suffix, and a worker that lost its partition 
 
 In Redis all keys of a shard share a hash tag, hence a slot:
 
-    {17}cur           hash    token, cursor (JSON), clock (epoch ms), generation, products
+    {17}cur           hash    token, cursor (JSON), clock (epoch ms), generation, products, written (how often), and the latest
+                              lives: "<token of a claim>:<number of its write>", oldest first
     {17}p:<address>   string  a profile's blob
     {17}tm            zset    address -> due, epoch ms: one alarm a profile
     {17}ob            list    packed records, oldest first: written, not yet known to be published

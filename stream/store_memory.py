@@ -13,6 +13,7 @@ from itertools import islice
 
 from profiles.ids import SHARDS, shard_of
 from profiles.moments import Clock
+from profiles.wire import Said
 from stream.ports import UNDO_MAX, ShardState, ShardWrite
 
 
@@ -33,6 +34,8 @@ class _Shard:
     undo: dict[str, tuple[list[bytes], int]] = field(default_factory=dict)
     products: dict[str, bytes] = field(default_factory=dict)
     products_written: int = 0
+    written: int = 0
+    lives: tuple[tuple[bytes, int], ...] = ()
     interest: dict[str, set[int]] = field(default_factory=dict)  # read in sorted order only
 
 
@@ -58,12 +61,21 @@ class MemoryStore:
 
     async def read_shards(self, shards: Sequence[int]) -> list[ShardState]:
         """The ``cur`` records, in the order asked."""
-        return [
-            ShardState(
-                it.token, dict(it.cursor), it.clock_ms, it.generation, len(it.names), dict(it.taken), len(it.tombs)
-            )
-            for it in (self._shards[shard] for shard in shards)
-        ]
+        return [self._state(shard) for shard in shards]
+
+    def _state(self, number: int) -> ShardState:
+        it = self._shards[number]
+        return ShardState(
+            it.token,
+            dict(it.cursor),
+            it.clock_ms,
+            it.generation,
+            len(it.names),
+            dict(it.taken),
+            len(it.tombs),
+            it.written,
+            it.lives,
+        )
 
     async def commit(self, writes: Sequence[ShardWrite]) -> list[int]:
         """Write all shards or none, all checks before the first write."""
@@ -72,7 +84,7 @@ class MemoryStore:
         wanted = []
         for write in writes:
             stored = self._shards[write.shard].token
-            if stored == write.expected:
+            if stored == write.expected and self._stands(write):
                 wanted.append(write)
             elif stored != write.token:
                 refused.append(write.shard)
@@ -81,8 +93,15 @@ class MemoryStore:
                 self._write(write)
         return refused
 
+    def _stands(self, write: ShardWrite) -> bool:
+        said = write.stands_on.items()
+        return all(self._state(shard).has(Said(life, number)) for (shard, life), number in said)
+
     def _write(self, write: ShardWrite) -> None:
         shard = self._shards[write.shard]
+        shard.written = write.written
+        if write.lives is not None:
+            shard.lives = write.lives
         shard.token, shard.cursor = write.token, dict(write.cursor)
         shard.clock_ms, shard.generation = write.clock_ms, write.generation
         for address, blob in write.profiles.items():

@@ -140,7 +140,7 @@ class RedisStore:
 
     def _command(self, writes: Sequence[ShardWrite]) -> tuple[str | int | bytes, ...]:
         keys = [_TAGS[write.shard] + "cur" for write in writes]
-        packed: bytes = self._packer.pack([_part(write) for write in writes])
+        packed: bytes = self._packer.pack([_part(write, asks=not self._cluster) for write in writes])
         return ("EVALSHA", _COMMIT_SHA, len(keys), *keys, packed)
 
     async def _run(self, commands: Sequence[tuple[str | int | bytes, ...]]) -> list[list[int]]:
@@ -439,8 +439,13 @@ class RedisStore:
             raise Refused(f"{where}: {error}") from error
 
 
-def _part(write: ShardWrite) -> tuple[Any, ...]:
-    """What ``commit_shard.lua`` unpacks for one shard; the order is its own."""
+def _part(write: ShardWrite, *, asks: bool) -> tuple[Any, ...]:
+    """What ``commit_shard.lua`` unpacks for one shard; the order is its own.
+
+    Args:
+        asks: whether it asks for the writes of other shards on which this one stands.
+    """
+    stands_on = write.stands_on if asks else {}
     tag = _TAGS[write.shard]
     at = _PROFILE[write.shard]
     profiles: list[str | bytes] = []
@@ -493,7 +498,15 @@ def _part(write: ShardWrite) -> tuple[Any, ...]:
             for word in (f"{tag}ix:{product_id}", ordinal, int(holds))
         ]
         or False,
+        write.written,
+        _lives(write.lives) if write.lives is not None else False,
+        [word for (shard, life), number in stands_on.items() for word in (f"{_TAGS[shard]}cur", life.hex(), number)]
+        or False,
     )
+
+
+def _lives(lives: Sequence[tuple[bytes, int]]) -> str:
+    return " ".join(f"{life.hex()}:{first}" for life, first in lives)
 
 
 def _state(cur: dict[bytes, bytes], taken: dict[bytes, bytes], ordinals: int, tombs: int) -> ShardState:
@@ -503,6 +516,9 @@ def _state(cur: dict[bytes, bytes], taken: dict[bytes, bytes], ordinals: int, to
         cur.get(b"token", b""), orjson.loads(cur[b"cursor"]), int(cur[b"clock"]), cur[b"generation"].decode(), ordinals
     )
     state.tombs = tombs
+    state.written = int(cur.get(b"written", 0))
+    lives = (life.split(":") for life in cur.get(b"lives", b"").decode().split())
+    state.lives = tuple((bytes.fromhex(life), int(first)) for life, first in lives)
     for key, value in taken.items():
         shard, _, topic = key.decode().partition(" ")
         state.taken[int(shard), topic] = _two_numbers(value)

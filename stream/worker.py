@@ -210,6 +210,7 @@ async def begin_log_anew(store: ProfileStore, ids: Ids) -> None:
             clock_ms=state.clock_ms,
             generation=state.generation,
             taken=dict.fromkeys(state.taken, (-1, -1)),
+            written=state.written + 1,
         )
         for shard, state in zip(shards, states, strict=True)
         if state.token

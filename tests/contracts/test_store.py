@@ -188,6 +188,8 @@ def full(shard: int, expected: bytes, token: bytes, at_ms: int = NOW_MS) -> Shar
         new_names=[ana, bob],
         members=[("vip", 0, True), ("vip", 1, True), ("lapsed", 1, True)],
         taken={(3, "cart_events"): (70, 1), (200, "profile_commands"): (5, 0)},
+        written=7,
+        lives=((b"life0001", 3), (b"life0002", 7)),
     )
 
 
@@ -227,7 +229,7 @@ async def test_every_part_of_a_write_is_found_again(store: ProfileStore) -> None
         ana, bob, cyd = (address_in(shard, number) for number in range(3))
         (state,) = await store.read_shards([shard])
         taken = {(3, "cart_events"): (70, 1), (200, "profile_commands"): (5, 0)}
-        assert state == ShardState(token, CURSOR, NOW_MS, "g1", 2, taken)
+        assert state == ShardState(token, CURSOR, NOW_MS, "g1", 2, taken, 0, 7, ((b"life0001", 3), (b"life0002", 7)))
         assert await store.load([cyd, bob, ana]) == [None, b"bob", b"ana\x00\xff"]
         assert await store.due([shard], NOW_MS + 5, 10) == [(bob, NOW_MS + 3), (ana, NOW_MS + 5)]
         assert await outbox(store, shard) == [b"first", b"second"]
@@ -361,6 +363,30 @@ async def test_a_write_with_another_token_changes_nothing(store: ProfileStore) -
     assert await store.commit([full(17, b"token000", b"token009", NOW_MS + 1000)]) == [17]
     assert await store.commit([full(18, b"token001", b"token009")]) == [18]  # an emptied store fences, too
     assert await everything(store, [17, 18]) == before
+
+
+@pytest.mark.invariant("R7")
+async def test_what_stands_on_a_write_that_is_forgotten_is_not_written(store: ProfileStore) -> None:
+    first, second, unknown = b"life0001", b"life0002", b"life000x"
+    await store.commit([full(17, b"", b"token001")])  # The first life wrote 3 to 6, the second 7.
+    await store.commit([bare(18, b"", b"token000")])
+    kept = [{(17, first): 3, (17, second): 7}, {(17, first): 6}, {(17, unknown): 2}, {}]
+    gone = [
+        {(17, first): 7},
+        {(17, second): 8},
+        {(17, unknown): 3},
+        {(17, first): 6, (17, second): 8},
+        {(99, first): 1},
+    ]
+    token = b"token000"
+    for number, stands_on in enumerate(kept + gone):
+        write = bare(18, token, b"next%04d" % number, outbox=[b"%d" % number], stands_on=stands_on)
+        is_written = stands_on in kept or not store.is_atomic
+        assert await store.commit([write]) == ([] if is_written else [18])
+        assert await store.commit([write]) == ([] if is_written else [18])
+        token = write.token if is_written else token
+    written = kept if store.is_atomic else kept + gone
+    assert await outbox(store, 18) == [b"%d" % number for number in range(len(written))]
 
 
 @pytest.mark.invariant("R3")

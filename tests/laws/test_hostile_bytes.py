@@ -22,7 +22,7 @@ from profiles.codec import BadBlob, decode, encode
 from profiles.errors import BadDocument, BadInput
 from profiles.state import Profile
 from profiles.taxonomy import canonical, resolve
-from profiles.wire import Command, Coordinates, Event, decode_command, decode_event, encode_command, encode_event
+from profiles.wire import Command, Coordinates, Event, Said, decode_command, decode_event, encode_command, encode_event
 from rules.compile import compile_rules
 from stream.replay import Replay
 from stream.rulebook import PACKS, load, read_rule_files
@@ -33,7 +33,14 @@ ADDED: Final = canonical(
 )
 EVENT: Final = Event("m-1", "web", "product_added", 1_000, 2_000, "user:1", ("anon:a",), ADDED, {"first_name": "Ana"})
 COMMAND: Final = Command(
-    "link", "anon:a", "user:1", (1_000, "m-1"), b"\x81\xa1a\x01", 2_000, Coordinates(3, "cart_events", 7, 0)
+    "link",
+    "anon:a",
+    "user:1",
+    (1_000, "m-1"),
+    b"\x81\xa1a\x01",
+    2_000,
+    Coordinates(3, "cart_events", 7, 0),
+    said=Said(b"a life", 4),
 )
 JUNK: Final = st.recursive(
     st.none()

@@ -242,6 +242,12 @@ def _named(stack: ExitStack) -> None:
 @plant("what was told by writes that are forgotten is taken")
 def _void_taken(stack: ExitStack) -> None:
     _put(stack, Owned, "note_void", lambda self, group: None)
+    _put(stack, MemoryStore, "_stands", lambda self, write: True)
+
+
+@plant("what is forgotten is looked at only when a partition is claimed")
+def _void_late(stack: ExitStack) -> None:
+    _put(stack, MemoryStore, "_stands", lambda self, write: True)
 
 
 # --- time ----------------------------------------------------------------------------------------------------------
