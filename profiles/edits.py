@@ -141,8 +141,12 @@ def edited(profile: Profile, edit: Edit, at_ms: int) -> dict[str, list[str]]:
 
 def _state(said: dict[str, people.Said], name: str, statement: people.Said, what: str) -> str:
     known = said.get(name)
-    if known is not None and known.at_ms > statement.at_ms:
-        return "newer"
+    if known is not None:
+        is_edit = known.source.startswith(
+            BY_HAND
+        )  # Two of one instant: whichever comes first, the same one stands (R20).
+        if known.at_ms > statement.at_ms or (is_edit and people.newer(known, statement)):
+            return "newer"
     if known is None and len(said) >= TRAITS_MAX:
         return "no_room"
     said[name] = statement

@@ -107,6 +107,21 @@ def test_an_edit_that_comes_twice_is_taken_once() -> None:
     assert encode(world.profile("user:1")) == blob
 
 
+@pytest.mark.invariant("R20")
+def test_of_two_edits_of_one_instant_the_same_stands_whichever_comes_first() -> None:
+    found = set()
+    for order in (("c1", "c2"), ("c2", "c1")):
+        world = ana()
+        asked: dict[str, dict[str, Any]] = {
+            "c1": {"set": {"address.city": "Berlin"}},
+            "c2": {"unset": ("address.city",)},
+        }
+        for command_id in order:
+            world.tell(edit(command_id, at_ms=world.now_ms, **asked[command_id]))
+        found.add((world.profile("user:1").traits["address.city"], tuple(world.members("user:1"))))
+    assert len(found) == 1
+
+
 def test_what_is_said_later_replaces_an_edit_and_what_was_said_before_does_not_come_back() -> None:
     world = ana()
     world.tell(edit("c1", at_ms=world.now_ms, set={"first_name": "Anna"}, unset=("address.city",)))

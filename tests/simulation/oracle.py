@@ -29,11 +29,11 @@ class Span(NamedTuple):
 
 
 def once(told: Iterable[Telling]) -> list[Telling]:
-    """Each message once, as first told; rubbish is none, and of what was asked for what states or joins."""
+    """Each message once, as first taken; rubbish is none, and of what was asked for what states or joins."""
     seen: set[str] = set()
     kept = []
     for one in told:
-        if not one.raw and one.asks in ("", EDIT, MERGE) and one.event.message_id not in seen:
+        if not one.raw and not one.refused and one.asks in ("", EDIT, MERGE) and one.event.message_id not in seen:
             seen.add(one.event.message_id)
             kept.append(one)
     return kept

@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, Final
 from unittest.mock import patch
 
+from connectors.collector import admission
 from profiles.codec import decode
 from profiles.moments import FOREVER
 from profiles.wire import EVENT_TOPICS
@@ -245,9 +246,9 @@ def _void_taken(stack: ExitStack) -> None:
     _put(stack, MemoryStore, "_stands", lambda self, write: True)
 
 
-@plant("what is forgotten is looked at only when a partition is claimed")
-def _void_late(stack: ExitStack) -> None:
-    _put(stack, MemoryStore, "_stands", lambda self, write: True)
+@plant("senders' clocks are believed")
+def _clocks_believed(stack: ExitStack) -> None:
+    _put(stack, admission, "_sent", lambda value: None)
 
 
 # --- time ----------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ shared, so whose their visits are depends on the order in which things arrived.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from random import Random  # noqa: TID251 - a seeded story is the same story
 from typing import Any, Final
@@ -16,7 +16,7 @@ import orjson
 
 from profiles.edits import Edit, pack_edit
 from profiles.erasure import Asked, pack_asked
-from profiles.moments import parse_instant
+from profiles.moments import DAY_MS, HOUR_MS, MINUTE_MS, iso, parse_instant
 from profiles.taxonomy import canonical, resolve
 from profiles.wire import (
     EDIT,
@@ -34,6 +34,11 @@ from profiles.wire import (
 START_MS: Final = parse_instant("2026-03-02T00:00:00Z")
 CART_MS: Final = 25_000
 LAPSE_MS: Final = 45_000
+OFF_MS: Final = (
+    -400 * DAY_MS, -8 * DAY_MS, -3 * DAY_MS, -5 * HOUR_MS, -90_000, 40_000, 240_000, 3 * HOUR_MS, 2 * DAY_MS, 400 * DAY_MS,
+)  # fmt: skip
+"""How far a sender's clock may be ahead."""
+VIEWS: Final = ("page_viewed", "product_viewed")
 THANKS_MS: Final = 15_000
 
 DOCUMENT: Final[dict[str, Any]] = {
@@ -100,6 +105,9 @@ class Telling:
         asks: it is no event but what an authorised person asks: ``erase`` (whom the address leads to), ``edit`` (its
             traits, those of the event), ``merge`` (who the event names, into its address), ``unmerge`` (the address).
         person: whose it is, as the story has it; "" when nobody can tell.
+        said: what its sender calls it, and what he says of it.
+        off_ms: how far his clock is ahead of the collector's; where it is, the collector itself takes the event.
+        says_sent: whether he says when he sent it, by that clock.
     """
 
     told_ms: int
@@ -109,6 +117,9 @@ class Telling:
     raw: bytes = b""
     person: str = ""
     asks: str = ""
+    said: tuple[str, dict[str, Any]] = ("", {})
+    off_ms: int = 0
+    says_sent: bool = True
 
     @property
     def topic(self) -> str:
@@ -135,7 +146,34 @@ class Telling:
     def happened(self) -> Event:
         """The event with its times."""
         received_ms = START_MS + self.stamped_ms
-        return replace(self.event, received_ms=received_ms, at_ms=received_ms - self.late_ms)
+        return replace(self.event, received_ms=received_ms, at_ms=min(received_ms, self._claimed_ms()))
+
+    def _claimed_ms(self) -> int:
+        """When it happened as the collector has to take it: by how long ago it was sent, else by his clock."""
+        return START_MS + self.stamped_ms - self.late_ms + (0 if self.says_sent else self.off_ms)
+
+    @property
+    def refused(self) -> str:
+        """Why the collector does not take it; "" when it does."""
+        ahead_ms = self._claimed_ms() - START_MS - self.stamped_ms
+        return "in_future" if ahead_ms > 5 * MINUTE_MS else "too_late" if ahead_ms < -7 * DAY_MS else ""
+
+    def body(self) -> dict[str, Any]:
+        """As its sender says it."""
+        event, (name, said) = self.event, self.said
+        ids = dict(one.partition(":")[::2] for one in (event.address, *event.identifiers))
+        now_ms = START_MS + self.stamped_ms + self.off_ms
+        what = {"event": name, "properties": said, "type": "track"}
+        if event.type == "identified":
+            what = {"type": "identify", "traits": event.traits}
+        return {
+            **what,
+            "messageId": event.message_id,
+            **({"userId": ids["user"]} if "user" in ids else {}),
+            **({"anonymousId": ids["anon"]} if "anon" in ids else {}),
+            "originalTimestamp": iso(now_ms - self.late_ms),
+            **({"sentAt": iso(now_ms)} if self.says_sent else {}),
+        }
 
     def __str__(self) -> str:
         event = self.event
@@ -143,6 +181,10 @@ class Telling:
         what = "rubbish" if self.raw else f"{self.asks} {told} asked for" if self.asks else f"{event.type} {told}"
         others = f" names {', '.join(event.identifiers)}" if event.identifiers else ""
         late = f", {self.late_ms} ms late" if self.late_ms else ""
+        if self.off_ms:
+            late += f", by a clock {self.off_ms / 1000:+,.0f} s off" + (
+                "" if self.says_sent else ", not said when sent"
+            )
         return f"{self.told_ms / 1000:8.3f} s  {event.address}: {what}{others} ({event.message_id}{late})"
 
 
@@ -182,7 +224,8 @@ class _Teller:
         )
         # From the collector's stamp to the topic, and how far its clock is off: well within the gate's two seconds.
         told_ms = at_ms + int(draw() * draw() * 700)
-        one = Telling(told_ms, max(0, at_ms - int(draw() * 300)), event, late_ms, person=person)
+        stamped_ms = max(0, at_ms - int(draw() * 300))
+        one = Telling(told_ms, stamped_ms, event, late_ms, person=person, said=(name, raw))
         self.told.append(one)
         if draw() < 0.12:  # The sender heard no answer, and sends it again: it happened when it happened.
             again_ms = told_ms + max(1, int(draw() * draw() * 20_000))
@@ -252,7 +295,30 @@ def story(seed: int, *, span_ms: int = 45_000, customers: int = 8) -> list[Telli
     if seed % 2:  # Half of the worlds have somebody at the shop.
         teller.random = Random(f"asked {seed}")
         _asked(teller, customers)
-    return sorted(teller.told, key=lambda one: (one.told_ms, one.event.message_id))
+    told = sorted(teller.told, key=lambda one: (one.told_ms, one.event.message_id))
+    return _by_their_clocks(seed, told) if seed % 5 == 2 else told
+
+
+def _by_their_clocks(seed: int, told: Iterable[Telling]) -> list[Telling]:
+    """Some senders' clocks are wrong, and not all say when they sent."""
+    random = Random(f"clocks {seed}")
+    off_ms: dict[str, int] = {}
+    says_sent: dict[str, bool] = {}
+    found = []
+    for one in told:
+        event = one.event
+        if one.raw or one.asks:
+            found.append(one)
+            continue
+        if event.address not in off_ms:
+            off_ms[event.address] = random.choice(OFF_MS) if random.random() < 0.4 else 0
+        if event.message_id not in says_sent:
+            says_sent[event.message_id] = random.random() < 0.6
+        his_ms = off_ms[event.address]
+        # Of those of whom all is expected to the second, and of what other messages hang on, the hour is not made up.
+        is_free = event.type in VIEWS and (not event.address.startswith("user:p-") or not -7 * DAY_MS <= his_ms < 0)
+        found.append(replace(one, off_ms=his_ms, says_sent=says_sent[event.message_id] or not is_free))
+    return found
 
 
 def _visits(teller: _Teller) -> Iterator[int]:

@@ -10,10 +10,12 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
+from connectors.collector.admission import Admission
 from profiles.codec import decode
 from profiles.errors import BadInput
 from profiles.ids import SHARDS
@@ -31,6 +33,7 @@ from profiles.wire import (
     UNMERGE,
     Record,
     decode_command,
+    decode_event,
     is_operators,
     pack_record,
     unpack_record,
@@ -41,7 +44,7 @@ from stream.ports import ShardWrite
 from stream.store_memory import MemoryStore
 from tests.simulation import oracle
 from tests.simulation.net import Trace, at_once
-from tests.simulation.shop import CART_MS, SETTLED_MS
+from tests.simulation.shop import CART_MS, SETTLED_MS, Telling
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -98,6 +101,17 @@ class Witness:
                     at_ms = parse_instant(orjson.loads(record.value)["at"])
                     if at_ms > self._now_ms() + CLOCK_OFF_MS:
                         self.broke("R15", f"{record.topic}: decided at {self._now_ms()} for {at_ms}")
+
+    def collected(self, told: Telling, admission: Admission) -> None:
+        """The collector has taken it, or a letter lies there instead: which, and when it happened, the story knows (R18)."""
+        reasons = [one.reason for one in admission.refusals]
+        if reasons != ([told.refused] if told.refused else []):
+            self.broke("R18", f"{told}: refused as {told.refused or 'nothing'!r} wanted, got {reasons}")
+        for record in admission.records:
+            if record.topic == DEAD_LETTERS:
+                self._stored.add(pack_record(record))
+            elif replace(decode_event(record.value), context={}) != told.happened():
+                self.broke("R18", f"{told}: {told.happened()} wanted, got {decode_event(record.value)}")
 
     def forgot(self) -> None:
         """The store lost writes: cursors may lie lower now."""
@@ -334,6 +348,7 @@ class Witness:
                 # What was sent again after the other had signed in is news to him: a profile knows its own messages.
                 most = sum(
                     not one.raw
+                    and not one.refused
                     and not one.asks
                     and not one.person
                     and _group(one.event.address) == group
