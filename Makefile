@@ -6,7 +6,7 @@ JOBS ?= 3
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 STAMP := .venv/.made-from-lock
 
-.PHONY: env run test test-kafka faults accounts overload soak check bench examples secrets lock clean
+.PHONY: env run test test-kafka faults accounts overload soak fuzz check bench examples secrets lock clean
 .DELETE_ON_ERROR:
 
 env: $(STAMP)
@@ -49,6 +49,13 @@ overload: env
 HOURS ?= 8
 soak: env
 	$(BIN)/python -m tests.faults.soak --seed $(SEED) --minutes $$(($(HOURS) * 60))
+
+# Readers of hostile bytes under atheris, SECONDS each; what breaks one is kept in tests/data/fuzz. Linux only.
+SECONDS ?= 60
+TARGETS ?= event command blob rules token body inflated
+fuzz: env
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r tests/fuzz/requirements.txt
+	for target in $(TARGETS); do $(BIN)/python -m tests.fuzz.run $$target --seconds $(SECONDS) || exit 1; done
 
 check: env
 	$(BIN)/ruff format --check .

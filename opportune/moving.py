@@ -16,6 +16,7 @@ from redis.asyncio.cluster import RedisCluster
 
 from profiles.errors import Refused
 from profiles.ids import SHARDS
+from stream.redis_client import client_of
 from stream.settings import Own
 from stream.store import RedisStore
 
@@ -36,7 +37,7 @@ async def copied(own: Own, to_url: str, *, to_cluster: bool, still_s: float = ST
         OSError: one of them did not answer.
     """
     store = RedisStore.of(own)
-    source, target = _client(own.redis_url, cluster=own.redis_cluster), _client(to_url, cluster=to_cluster)
+    source, target = client_of(own.redis_url, cluster=own.redis_cluster), client_of(to_url, cluster=to_cluster)
     try:
         there = await _size(target)
         if there:
@@ -70,10 +71,6 @@ async def copied(own: Own, to_url: str, *, to_cluster: bool, still_s: float = ST
         await store.close()
         await source.aclose()
         await target.aclose()
-
-
-def _client(url: str, *, cluster: bool) -> Any:
-    return RedisCluster.from_url(url) if cluster else Redis.from_url(url)
 
 
 async def _size(client: Any) -> int:

@@ -12,7 +12,9 @@
 --
 -- A script that fails half-way is not rolled back. So everything that can fail is asked before the first write:
 -- tokens, and the types of the keys to be written. What may fail besides (no memory, a read-only replica, a full disk)
--- the server asks at the first write only, and that is an HSET, which grows memory.
+-- the server asks at the first write only, and that is an HSET, which grows memory. A Cluster's node whose slot is on its
+-- way refuses each command that misses a key: two keys that never are make it say so at once. A Cluster's calls have one
+-- shard each, so a call with several need not ask.
 
 local CHUNK = 3000 -- Lua's stack takes 8000 values; even, and a multiple of 3
 
@@ -54,6 +56,7 @@ for i = 1, #KEYS do
     shards[i] = false
   elseif stored == part[1] then
     local tag = string.sub(KEYS[i], 1, -4)
+    if #KEYS == 1 then ask('EXISTS', tag .. '~', tag .. '~~') end
     if part[8] or part[9] then ask('ZCARD', tag .. 'tm') end
     if part[10] or part[11] then ask('LLEN', tag .. 'ob') end
     if part[12] or part[16] then ask('LLEN', tag .. 'no') end

@@ -96,7 +96,9 @@ class Own:
     )
     group: str = field(default="opportune", metadata=_about("name", "The workers' consumer group."))
     redis_url: str = field(
-        default="redis://127.0.0.1:6379/0", metadata=_about("URL", "The store.", secret=True), repr=False
+        default="redis://127.0.0.1:6379/0",
+        metadata=_about("URL", "The store; by Sentinels redis+sentinel://host:port,host:port/service/db.", secret=True),
+        repr=False,
     )
     redis_cluster: bool = field(
         default=False,

@@ -23,7 +23,6 @@ from urllib.parse import urlsplit
 import msgpack
 import orjson
 from redis import exceptions as redis_errors
-from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
@@ -31,6 +30,7 @@ from profiles.errors import Refused
 from profiles.ids import SHARDS, shard_of
 from stream import metrics
 from stream.ports import UNDO_MAX, ShardState, ShardWrite
+from stream.redis_client import client_of
 from stream.settings import Own
 from stream.store_memory import assert_sound, place_of
 
@@ -65,7 +65,9 @@ local now_ms = string.format('%.0f', now[1] * 1000 + math.floor(now[2] / 1000))
 for at = 1, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[at], ARGV[at + 1] .. ' ' .. now_ms) end
 """
 
-_PASSING: Final = re.compile(r"\b(OOM|MISCONF|READONLY|LOADING|BUSY|NOREPLICAS|CLUSTERDOWN|TRYAGAIN|MASTERDOWN)\b")
+_PASSING: Final = re.compile(
+    r"\b(OOM|MISCONF|READONLY|LOADING|BUSY|NOREPLICAS|CLUSTERDOWN|TRYAGAIN|MASTERDOWN|non local key)\b"
+)
 """Words by which a server says: not now. All else that it refuses will be refused tomorrow, too."""
 
 _PASSING_ERRORS: Final = (  # The same, where the client has taken the word away.
@@ -84,7 +86,7 @@ class RedisStore:
         """Nothing is opened before the first call.
 
         Args:
-            url: ``redis://``, ``rediss://`` (TLS) or ``unix://``; for a Cluster that of any node.
+            url: see ``stream.redis_client``; for a Cluster that of any node.
             cluster: one call a shard, since shards lie on several nodes.
             timeout_s: for connecting, for sending, and for each wait for an answer.
         """
@@ -110,9 +112,7 @@ class RedisStore:
             "protocol": 2,
             "decode_responses": False,
         }
-        if cluster:
-            return RedisCluster.from_url(url, **settings)
-        return Redis.from_url(url, **settings)
+        return client_of(url, cluster=cluster, **settings)
 
     # --- writing ------------------------------------------------------------------------------------------------
 

@@ -1192,3 +1192,40 @@ async def test_a_forbidden_config_is_said_and_does_not_matter_with_an_aof(own: O
 async def test_all_that_is_wrong_is_said_at_once(own: Own) -> None:
     server = await own("--maxmemory-policy", "allkeys-lfu", "--replicaof", "127.0.0.1", "1")
     assert len(await _check(redis_url_of(server))) == 3
+
+
+@pytest.mark.invariant("R3")
+async def test_while_a_slot_is_on_its_way_its_shard_is_written_whole_or_not_at_all(cluster: list[Server]) -> None:
+    shard = 17
+    with raw(cluster[0]) as client:
+        slot = client.cluster("KEYSLOT", f"{{{shard}}}cur")
+    source, target = cluster if slot < 8192 else reversed(cluster)
+    store = RedisStore(redis_url_of(source), cluster=True)
+    with raw(source) as here, raw(target) as there:
+        here.flushall()
+        there.flushall()
+        first = bare(shard, b"", b"token001", profiles={address_in(shard): b"1"})
+        assert await store.commit([first]) == []
+        mine, other = here.cluster("MYID"), there.cluster("MYID")
+        raw_call(there, "CLUSTER", "SETSLOT", slot, "IMPORTING", mine)
+        raw_call(here, "CLUSTER", "SETSLOT", slot, "MIGRATING", other)
+        try:
+            second = bare(shard, b"token001", b"token002", profiles={address_in(shard, 1): b"2"})
+            with pytest.raises(OSError, match=r"on its way|not taken for now"):
+                await store.commit([second])
+            assert here.hget(f"{{{shard}}}cur", "token") == b"token001"
+            assert here.dbsize() == 2
+            # Its cursor has gone ahead: whoever follows it finds a node that has not got the rest yet.
+            raw_call(here, "MIGRATE", "127.0.0.1", target.port, f"{{{shard}}}cur", 0, 5_000)
+            with pytest.raises(OSError, match=r"on its way|not taken for now"):
+                await store.commit([second])
+            assert (here.dbsize(), there.dbsize()) == (1, 1)
+        finally:
+            for node in (here, there):
+                raw_call(node, "CLUSTER", "SETSLOT", slot, "STABLE")
+        there.flushall()
+        here.flushall()
+        assert await store.commit([first]) == []
+        assert await store.commit([second]) == []
+        assert here.dbsize() == 3
+    await store.close()

@@ -39,6 +39,7 @@ from stream.replay import Replayed, replayed
 from stream.store import RedisStore
 from tests.conftest import Installation
 from tests.faults.proxy import Proxy
+from tests.faults.stores import KINDS, Stores
 from tests.integration.live import live
 from tests.integration.parts import (
     ROOT,
@@ -83,6 +84,7 @@ class Arena:
     store: parts.Server
     proxies: list[Proxy]
     replica: parts.Server | None = None
+    many: Stores | None = None
     workers: list[WorkerProcess] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     random: Random = field(default_factory=Random)
@@ -151,6 +153,8 @@ class Plan:
         settings: of the workers.
         held: the fault is done while a worker's write of events waits in its proxy: in the middle of something for sure.
         replicated: the store has a replica.
+        stores: ``one`` server behind a proxy for each worker; or ``sentinel`` or ``cluster`` (tests/faults/stores.py), which
+            tell workers where they are and hence have no proxies.
         after: is done when the story is told.
     """
 
@@ -167,6 +171,7 @@ class Plan:
     settings: dict[str, str] = field(default_factory=dict)
     held: bool = False
     replicated: bool = False
+    stores: str = "one"
     after: Fault | None = None
 
 
@@ -189,8 +194,9 @@ async def standing(plan: Plan, seed: int, folder: Path) -> AsyncIterator[Arena]:
     """Apache Kafka, redis-server behind a proxy, topics; workers are described and do not run."""
     async with AsyncExitStack() as stack:
         broker = real.kafka(folder / "kafka", port=free_port())
-        store = real.redis_server(folder / "redis", port=free_port())
-        for server in (broker, store):
+        many = None if plan.stores == "one" else await stack.enter_async_context(KINDS[plan.stores](folder))
+        store = real.redis_server(folder / "redis", port=free_port()) if many is None else many.servers[0]
+        for server in (broker, store) if many is None else (broker,):
             await server.start()
             stack.push_async_callback(server.stop)
         replica = real.redis_server(folder / "replica", port=free_port()) if plan.replicated else None
@@ -201,14 +207,16 @@ async def standing(plan: Plan, seed: int, folder: Path) -> AsyncIterator[Arena]:
                 client.replicaof(parts.HOST, str(store.port))
         proxies = [await stack.enter_async_context(Proxy(store.port, seed + n)) for n in range(plan.workers)]
         # Tests ask the store itself; only workers go through the proxy.
-        direct = Installation(broker.address, parts.redis_url(store), PARTITIONS, broker, store)
+        url = parts.redis_url(store) if many is None else many.url
+        direct = Installation(broker.address, url, PARTITIONS, broker, store)
         # Small batches: a fault shall meet something under way.
         session = {"session_ms": "4000", "heartbeat_ms": "1000", "batch_events": "200"}
+        session |= {"redis_cluster": "yes"} if plan.stores == "cluster" else {}
         shop = await opened(direct, **{"clock": "log", **session, **plan.settings})
-        arena = Arena(shop, seed, broker, store, proxies, replica, random=Random(seed))
+        arena = Arena(shop, seed, broker, store, proxies, replica, many, random=Random(seed))
         arena.topics = await stack.enter_async_context(reading(shop))
         arena.workers = await stack.enter_async_context(processes(shop, folder / "workers", plan.workers, started=0))
-        for worker, proxy in zip(arena.workers, proxies, strict=True):
+        for worker, proxy in zip(arena.workers, proxies if many is None else (), strict=many is None):
             worker.env["OPPORTUNE_REDIS_URL"] = f"redis://{parts.HOST}:{proxy.port}/0"
         yield arena
 

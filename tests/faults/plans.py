@@ -11,6 +11,7 @@ from random import Random  # noqa: TID251 - seeded: the same poison every time
 from typing import Final
 
 from redis import Redis
+from redis.crc import key_slot
 
 from opportune.parts import HOST
 from profiles.ids import SHARDS
@@ -238,6 +239,37 @@ async def restore(arena: Arena) -> None:
         await worker.ready()
 
 
+async def succeed_the_master(arena: Arena) -> None:
+    """Kill a master, until its replica has its place and it follows; workers find the new one by themselves."""
+    assert arena.many is not None
+    missed, began_ms = arena.said(TRIES), monotonic_ms()
+    await arena.many.fail_over(arena.random.randrange(3))
+
+    async def is_found() -> bool:
+        try:
+            return await arena.stored() >= 0
+        except OSError:
+            return False
+
+    await until(is_found, what="the test's own client finds the new master", within_s=WITHIN_S)
+    arena.counts["bites"] += arena.said(TRIES) > missed
+    arena.counts["away_ms_max"] = max(arena.counts["away_ms_max"], monotonic_ms() - began_ms)
+
+
+async def succeed_or_migrate(arena: Arena) -> None:
+    """One or the other: a master is killed, or the slot of a shard with profiles goes to another master."""
+    assert arena.many is not None
+    if arena.counts["faults"] % 2 == 0:
+        arena.counts["failovers"] += 1
+        return await succeed_the_master(arena)
+    missed, moved = arena.said(TRIES), 0
+    for shard in arena.random.sample(range(SHARDS), 12):
+        moved += await arena.many.migrate(key_slot(f"{{{shard}}}cur".encode()))
+    arena.counts["moved_keys"] += moved
+    arena.counts["bites"] += moved > 0 and arena.said(TRIES) > missed
+    return None
+
+
 async def bad_weather(arena: Arena) -> None:
     """Between workers and store pieces are late, connections are reset or fall silent in one direction, for a while."""
 
@@ -312,6 +344,11 @@ PLANS: Final = {
         Plan(
             "F4", "the store forgets", tail_or_fail_over, 2, 40, 60_000, 2, 2_500,
             ("bites", "forgotten", "tails", "failovers"), held=True, replicated=True,
+        ),
+        Plan("F5", "a master succeeded by Sentinels", succeed_the_master, 2, 20, 60_000, 1, 2_500, stores="sentinel"),
+        Plan(
+            "F5c", "a master of a Cluster succeeded, a slot moved", succeed_or_migrate, 2, 20, 60_000, 2, 2_500,
+            ("bites", "failovers", "moved_keys"), stores="cluster",
         ),
         Plan("F6", "Apache Kafka killed or stopped", kill_the_broker, 2, 40, 60_000, 2, 2_500, held=True),
         Plan("F7", "bad weather before the store", bad_weather, 2, 60, 60_000, 1, 2_500),
