@@ -12,29 +12,38 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.faults.alive import RUNS
 from tests.faults.arena import run
 from tests.faults.plans import PLANS
+
+KNOWN = (*PLANS, *RUNS)
 
 
 def main() -> int:
     """Run what is asked for; 1 if one of them failed."""
     asked = argparse.ArgumentParser(description=__doc__)
-    asked.add_argument("names", nargs="*", metavar="F", help=f"of {', '.join(PLANS)}; all unless given")
+    asked.add_argument("names", nargs="*", metavar="F", help=f"of {', '.join(KNOWN)}; all unless given")
     asked.add_argument("--seed", type=int, default=42)
     asked.add_argument("--short", action="store_true", help="the size of the tests")
     asked.add_argument("--times", type=int, help="how often the fault is done")
     asked.add_argument("--events", type=int, help="how many events are told")
     given = asked.parse_args()
-    unknown = [name for name in given.names if name not in PLANS]
+    unknown = [name for name in given.names if name not in KNOWN]
     if unknown:
-        asked.error(f"one of {', '.join(PLANS)} wanted, got {', '.join(unknown)}")
+        asked.error(f"one of {', '.join(KNOWN)} wanted, got {', '.join(unknown)}")
     failed = 0
-    for name in given.names or PLANS:
-        plan = PLANS[name]
-        times, events = (plan.short_times, plan.short_events) if given.short else (plan.times, plan.events)
-        times, events = times if given.times is None else given.times, given.events or events
+    for name in given.names or KNOWN:
+        differs: list[str] = []
         with tempfile.TemporaryDirectory(prefix=f"opportune-{name}-") as folder:
-            line, differs = asyncio.run(run(plan, given.seed, Path(folder), times, events))
+            if name in PLANS:
+                plan = PLANS[name]
+                times, events = (plan.short_times, plan.short_events) if given.short else (plan.times, plan.events)
+                times, events = times if given.times is None else given.times, given.events or events
+                line, differs = asyncio.run(run(plan, given.seed, Path(folder), times, events))
+            else:
+                alone, size, short = RUNS[name]
+                size = given.events or (short if given.short else size)
+                line = asyncio.run(alone(given.seed, Path(folder), size))
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
         if not line.endswith(" PASS"):

@@ -353,13 +353,14 @@ def as_record(event: Event) -> Record:
 
 
 class Found(NamedTuple):
-    """One record of a topic."""
+    """One record of a topic; ``at_ms``: when whoever published it, or the broker, says it was."""
 
     topic: str
     partition: int
     offset: int
     key: bytes | None
     value: bytes
+    at_ms: int = 0
 
     def json(self) -> dict[str, Any]:
         """Its value, which is a JSON object."""
@@ -386,7 +387,9 @@ class Topics:
         while True:
             for place, records in (await self.consumer.getmany(timeout_ms=20)).items():
                 for record in records:
-                    found = Found(place.topic, place.partition, record.offset, record.key, record.value)
+                    found = Found(
+                        place.topic, place.partition, record.offset, record.key, record.value, record.timestamp
+                    )
                     self.on[place.topic].append(found)
                     self._contents[place.topic, record.key or b"", record.value] += 1
                     self.ends[place.topic, place.partition] = record.offset + 1
