@@ -14,7 +14,7 @@ import pytest
 HOUSE = Path(__file__).parents[1]
 LOCKS = ("requirements.lock", "requirements-dev.lock")
 ROOMS = ("profiles", "rules", "stream", "connectors", "console", "opportune")
-BINARY = {".gz", ".ico", ".jpg", ".parquet", ".png", ".webp", ".woff2", ".xlsx", ".zip"}
+BINARY = {".bin", ".gz", ".ico", ".jpg", ".parquet", ".png", ".webp", ".woff2", ".xlsx", ".zip"}
 
 
 def kept_files() -> list[Path]:
