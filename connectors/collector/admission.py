@@ -234,7 +234,7 @@ def _call(raw: dict[str, Any], path: str) -> str:
         return call
     if call is None and raw.get("event") is not None:
         return "track"
-    found = repr(call[:20]) if type(call) is str else kind_of(call)
+    found = "another word" if type(call) is str else kind_of(call)
     raise BadInput("bad_type", f"type: one of {', '.join(CALLS)} wanted, got {found}")
 
 

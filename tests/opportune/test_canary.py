@@ -1,0 +1,106 @@
+"""A canary in everything that somebody sends, good and bad: no log, no metric and no error sings of it (R25)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import orjson
+import pytest
+
+from opportune.parts import HOST, free_port
+from profiles.wire import CART_EVENTS, DEAD_LETTERS, Record
+from tests.conftest import Installation
+from tests.faults.soak import CollectorProcess
+from tests.integration.parts import (
+    KEYS,
+    SECRET,
+    SHOP_KEY,
+    WEB_KEY,
+    append,
+    opened,
+    processes,
+    producing,
+    reading,
+    until,
+)
+
+PHONE: Final = "+79991234567"
+BUG: Final = {
+    "source": "canary",
+    "at_ms": 1,
+    "type": "product_added",
+    "address": "user:canary",
+    "props": {"items": "canary"},
+}
+WHO: Final = {"userId": "canary-user", "anonymousId": "canary-anon"}
+SENT: Final[list[tuple[str, dict[str, Any]]]] = [
+    ("identify", {**WHO, "traits": {"email": "canary@bird.example", "phone": PHONE, "first_name": "Canary"}}),
+    (
+        "track",
+        {**WHO, "event": "Canary Sang", "properties": {"canary": "canary", "url": "https://canary.example/?canary"}},
+    ),
+    ("track", {**WHO, "event": "Order Completed", "properties": {"order_id": "canary", "total": "canary"}}),
+    ("track", {**WHO, "event": "Product Added", "properties": {"product_id": ["canary"], "price": "canary"}}),
+    ("track", {**WHO, "event": "Product Viewed", "timestamp": "canary"}),
+    ("track", {"userId": {"canary": "canary"}, "event": ["canary"]}),
+    ("batch", {"batch": [{"type": "canary"}, {"type": "track", **WHO, "event": "Canary"}, "canary"]}),
+    ("import", {"batch": [{"type": "track", **WHO, "event": "Order Completed", "properties": {"currency": "canary"}}]}),
+    ("canary", {"canary": PHONE}),
+]
+
+
+@pytest.mark.invariant("R25")
+@pytest.mark.invariant("R29")
+async def test_nothing_that_is_told_of_somebody_is_in_a_log_a_metric_or_an_error(
+    installation: Installation, tmp_path: Path
+) -> None:
+    port = free_port()
+    shop = await opened(installation, log_format="json", log_level="debug", metrics_port=str(port))
+    async with processes(shop, tmp_path) as [worker], producing(shop) as producer, reading(shop) as topics:
+        collector = CollectorProcess(shop, tmp_path, "collector")
+        collector.env |= {
+            "OPPORTUNE_COLLECTOR_PORT": str(free_port()),
+            "OPPORTUNE_COLLECTOR_HOST": HOST,
+            "OPPORTUNE_WRITE_KEYS": orjson.dumps(KEYS).decode(),
+        }
+        collector.start()
+        try:
+            await collector.ready()
+            url = f"http://{HOST}:{collector.env['OPPORTUNE_COLLECTOR_PORT']}"
+            async with httpx.AsyncClient(base_url=url, timeout=30) as client:
+                answers = [
+                    await client.post(f"/v1/{call}?canary=canary", json=body, auth=(key, ""))
+                    for call, body in SENT
+                    for key in (SHOP_KEY, WEB_KEY)
+                ]
+                answers += [
+                    await client.post("/v1/track", content=b'{"canary": canary', auth=(WEB_KEY, "")),
+                    await client.post("/v1/track", content=b"canary", headers={"content-encoding": "canary"}),
+                    await client.post("/v1/track", json={}, auth=("wk_canary", "canary")),
+                    await client.post("/v1/track", json={"writeKey": "wk_canary"}),
+                    await client.get("/v1/canary"),
+                ]
+                assert {200, 400, 401, 404} <= {answer.status_code for answer in answers}
+                bug = [orjson.dumps({**BUG, "message_id": f"canary-{n}", "received_ms": n + 1}) for n in range(3)]
+                bad = [*bug, b"canary", b'{"canary":', orjson.dumps({"message_id": "canary"})]
+                await append(shop, producer, [Record(CART_EVENTS, "user:canary", one) for one in bad])
+                await worker.ready()
+                await topics.settled(workers=[worker])
+
+                async def letters() -> bool:
+                    await topics.read()
+                    return {"bug", "malformed"} <= {one["reason"] for one in topics.json(DEAD_LETTERS)}
+
+                await until(letters, what="the worker's dead letters")
+                told = [answer.text for answer in answers]
+                told += [(await client.get(f"{one}/metrics")).text for one in (url, f"http://{HOST}:{port}")]
+        finally:
+            if collector.runs:
+                collector.kill()
+        told += [worker.words(), collector.words()]
+    assert all(len(one) > 500 for one in told[-4:])  # They do speak.
+    for text in told:
+        for word in ("canary", PHONE[1:], SECRET, SHOP_KEY, WEB_KEY):
+            assert word not in text.lower(), [line for line in text.splitlines() if word in line.lower()][:3]
