@@ -606,6 +606,8 @@ class _Turn(Regrets):
             if self.rb.published_at >> place & 1:
                 self.looks |= self.rb.published_by
             for trigger in self.rb.entering_at.get((place, entered), ()):
+                if trigger.entry.already and cause[0] == RULES_CAME:
+                    continue  # Asked for, and done.
                 segment = self.rb.segments[place].name
                 word = "entered" if entered else "exited"
                 because = {"node": f"segment {segment} {word}", "value": iso(now_ms)}
@@ -938,6 +940,11 @@ class _Turn(Regrets):
             del p.timers[segment]
         p.dirty = 0
         changed = self._judge(rb.everything, now_ms, cause, now_ms)
+        for trigger, segment in rb.already:
+            if segment in p.members and trigger.name not in p.entries:
+                name = trigger.entry.segment
+                because = {"node": f"already in segment {name}", "value": iso(p.members[segment])}
+                self._enter(trigger, "", Chance(f"{name}:already:{p.members[segment]}", because), now_ms, cause)
         self.stale = True
         self._segments_changed(changed, now_ms, cause)
         self._set_timers(_EVERYTHING, now_ms, cause)

@@ -51,6 +51,7 @@ class Entry:
         reads: what ``timers`` or ``counted`` look at.
         interest: news of a product, told to whom it may interest.
         stays: ``timers`` go on telling an instant that is past, unless what it stands on changes.
+        already: whoever is found in the segment when he meets the rules enters, too.
     """
 
     types: tuple[str, ...] = ()
@@ -62,6 +63,7 @@ class Entry:
     reads: Reads = frozenset()
     interest: Interest | None = None
     stays: bool = False
+    already: bool = False
 
 
 @dataclass(frozen=True, slots=True)

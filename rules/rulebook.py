@@ -121,6 +121,8 @@ class Rulebook:
     goals_on: dict[str, tuple[Goal, ...]] = field(init=False)
     fields_on: dict[str, tuple[tuple[Field, FieldSource], ...]] = field(init=False)
     entering_at: dict[tuple[int, bool], tuple[CompiledTrigger, ...]] = field(init=False)
+    already: tuple[tuple[CompiledTrigger, int], ...] = field(init=False)
+    """Triggers that whoever is found in a segment enters, with its id."""
     timed: tuple[tuple[CompiledTrigger, int], ...] = field(init=False)
     leaving_on: dict[str, tuple[Leaving, ...]] = field(init=False)
     audiences: dict[str, tuple[CompiledTrigger, ...]] = field(init=False)
@@ -185,6 +187,7 @@ class Rulebook:
         self.entering_at = _grouped(
             ((self.place[small_id(one.entry.segment)], one.entry.entered), one) for one in triggers if one.entry.segment
         )
+        self.already = tuple((one, small_id(one.entry.segment)) for one in triggers if one.entry.already)
         self.timed = tuple((one, self._mask(one.entry)) for one in triggers if one.entry.timers or one.entry.counted)
         self.judges = tuple((place, segment.judge, segment.id) for place, segment in enumerate(self.segments))
         self.timed_by = 0

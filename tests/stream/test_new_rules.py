@@ -195,3 +195,37 @@ async def test_the_same_rules_again_are_no_new_generation() -> None:
             number,
             {1: (), 2: ("retired",), 3: ("lapsed", "lapsed_well")}[number],
         )
+
+
+@pytest.mark.mechanic("M5")
+async def test_who_is_found_in_a_segment_is_written_to_once_if_that_is_asked_for() -> None:
+    shop = Shop(compile_rules([("0", OLD)]))
+    for number in range(6):
+        for times in range(1 + number % 2):
+            shop.buys(str(number), 10, START_MS + 10 * number + times)
+    await shop.rule(OLD)
+    async with shop.worker() as engine:
+        await all_met(shop, engine)
+    steps = "steps: [{emit: {template: hello}}]"
+    asked = f"""
+{OLD}  new: {{trait: orders_paid, gte: 2}}
+triggers:
+  of_old: {{class: transactional, on: {{segment: loyal, already: true}}, {steps}}}
+  of_new: {{class: transactional, on: {{segment: new, already: true}}, {steps}}}
+  silent: {{class: transactional, on: {{segment: new}}, {steps}}}
+"""
+    await shop.rule(asked)
+    async with shop.worker() as engine:
+        await all_met(shop, engine)
+    await shop.rule(asked + "  later: {class: transactional, on: {event: page_viewed}, steps: [{emit: x}]}\n")
+    async with shop.worker() as engine:
+        shop.buys("0", 10, START_MS + DAY_MS)  # He comes by himself.
+        await all_met(shop, engine)
+    sent = [(one["trigger"], one["address"]) for one in decided(shop) if one["outcome"] == "emitted"]
+    found = [f"user:{number}" for number in (1, 3, 5)]
+    assert sorted(sent) == sorted(
+        [(trigger, who) for trigger in ("of_old", "of_new") for who in ("user:0", *found)] + [("silent", "user:0")]
+    )
+    assert {(one["trigger"], one["address"]) for one in decided(shop) if one["reason"] == "backfill"} == {
+        ("silent", who) for who in found
+    }
