@@ -852,4 +852,8 @@ class _Binder:
         def holds(row: Row, number: int) -> bool:
             return all(test(cell(row, number), wanted) for cell, test, wanted in bound)
 
-        return holds
+        if len(bound) != 1:
+            return holds
+        # Most ask one thing, of every row.
+        ((only_cell, only_test, only_wanted),) = bound
+        return lambda row, number: only_test(only_cell(row, number), only_wanted)

@@ -505,22 +505,21 @@ def _parquet(path: Path, stack: ExitStack) -> tuple[Sequence[str], _Rows]:
 def _parquet_rows(file: Any, pa: Any) -> _Rows:
     number = 0
     for batch in file.iter_batches(batch_size=BATCH_ROWS):
-        columns = [_plain(column, pa).to_pylist() for column in batch.columns]
-        for row in zip(*columns, strict=True):
+        for row in zip(*(_cells(column, pa) for column in batch.columns), strict=True):
             number += 1
-            yield number, tuple(None if cell == "" or _is_nan(cell) else cell for cell in row), b"", ""
+            yield number, row, b"", ""
 
 
-def _plain(column: Any, pa: Any) -> Any:
-    """Times, dates and decimals as text, which a mapping reads by format and money by its digits."""
+def _cells(column: Any, pa: Any) -> list[Any]:
+    """Times, dates and decimals as text, which a mapping reads by format and money by its digits; ``None`` for what says nothing."""
     kind = column.type
+    if pa.types.is_integer(kind) or pa.types.is_boolean(kind):
+        return list(column.to_pylist())
+    if pa.types.is_floating(kind):
+        return [None if cell is None or math.isnan(cell) else cell for cell in column.to_pylist()]
     if pa.types.is_temporal(kind) or pa.types.is_decimal(kind):
-        return column.cast(pa.string())
-    return column
-
-
-def _is_nan(cell: Any) -> bool:
-    return type(cell) is float and math.isnan(cell)
+        column = column.cast(pa.string())
+    return [None if cell == "" else cell for cell in column.to_pylist()]
 
 
 # A merge sort that spills.
