@@ -598,18 +598,17 @@ class World:
         if self.parting:
             return f"the un-merge of {sorted(self.parting)}: {self.refusals[-3:]}"
         store, count = self.database.now, self.plan.partitions
-        states = at_once(store.read_shards(range(SHARDS)))
         for topic in INPUT_TOPICS:
             for partition in range(count):
                 end = self.log.end((topic, partition))
-                taken = max(states[shard].cursor.get(topic, 0) for shard in range(partition, SHARDS, count))
+                taken = max(store._shards[shard].cursor.get(topic, 0) for shard in range(partition, SHARDS, count))
                 if taken < end:
                     return f"{topic}/{partition}: applied up to {taken} of {end}"
-        for shard, outbox in enumerate(at_once(store.outboxes(range(SHARDS)))):
-            for packed in outbox:
+        for number, shard in enumerate(store._shards):
+            for packed in shard.outbox:
                 if not self.witness.is_published(packed):
                     record = unpack_record(packed)
-                    return f"shard {shard}: {record.topic} of {record.key} not published"
+                    return f"shard {number}: {record.topic} of {record.key} not published"
         due = at_once(store.due(range(SHARDS), self.as_of_ms() - (self.plan.clock == "log"), 1))
         return f"alarm of {due[0]}" if due else ""
 
