@@ -48,7 +48,8 @@ from profiles.wire import (
     encode_event,
     is_operators,
 )
-from rules.engine import SEGMENT, Kept, Stuck, content, is_broken, ruled, step, swept
+from rules.changes import SEGMENT, Kept
+from rules.engine import Stuck, content, is_broken, ruled, step, swept
 from rules.facts import FACTS_KEPT
 from rules.outcome import APPLIED, DUPLICATE, ERASED, REFUSED, THROTTLED, Step
 from rules.rulebook import Rulebook

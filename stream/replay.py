@@ -28,7 +28,8 @@ from profiles.ids import shard_of
 from profiles.moments import FOREVER
 from profiles.state import Profile
 from profiles.wire import FACTS, Command, Event, Wake
-from rules.engine import SEGMENT, Kept, Stuck, step, swept
+from rules.changes import SEGMENT, Kept
+from rules.engine import Stuck, step, swept
 from rules.facts import FACTS_KEPT, Facts, Scan, pack_facts
 from rules.outcome import Step
 from rules.rulebook import Rulebook

@@ -16,8 +16,9 @@ from profiles.moments import HOUR_MS, iso, parse_instant
 from profiles.state import RING_MAX, Profile
 from profiles.wire import LINK, Command, Coordinates, Event, Wake, encode_event
 from rules.compile import compile_rules
-from rules.engine import HELD_MAX, Stuck, content, step
+from rules.engine import Stuck, content, step
 from rules.scenarios import check
+from rules.waiting import HELD_MAX
 from tests.scenarios.pack import SHOP
 
 

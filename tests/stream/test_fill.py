@@ -13,7 +13,8 @@ from profiles.errors import BadInput
 from profiles.moments import HOUR_MS, iso
 from profiles.wire import DECISIONS, Event, Record, encode_event
 from rules.compile import compile_rules
-from rules.engine import filled, read_statistics, step
+from rules.engine import filled, step
+from rules.persons import read_statistics
 from rules.rulebook import Rulebook
 from stream.fill import Filling, Found
 from stream.ports import ProfileStore
