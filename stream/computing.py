@@ -686,7 +686,8 @@ class Computing:
             return
         draft = self.drafts.get(held.shard) or self._draft(held.shard)
         if out.receipts:
-            draft.receipts.update(out.receipts)
+            for name, receipt in out.receipts:
+                draft.receipts.setdefault(name, receipt)  # Of a command that came twice the first one's stands.
             if out.outcome in _UNTOUCHED:
                 return
         profile = held.profile
@@ -730,7 +731,7 @@ class Computing:
         receipt = orjson.dumps({**told, "hash": key})
         draft.tell(self.place, Record(ERASURES, key, receipt))
         if not told["alias"]:
-            draft.receipts[told["command"]] = receipt
+            draft.receipts.setdefault(told["command"], receipt)
 
     def _failed(self, group: Group, one: Input, held: Held, error: Exception) -> None:
         """Go back to the profile as it was before this input, and set the input aside."""
