@@ -99,7 +99,7 @@ class Settings:
         default=0,
         metadata=_about(
             "s",
-            "How often what came of the triggers in 30 days is counted anew for the metrics opportune_outcome_…; 0: never. "
+            "How often what came of the triggers in 30 days is counted anew for the metrics of outcomes; 0: never. "
             "It keeps the reports' moments in memory.",
             least=0,
             most=86_400,
