@@ -168,6 +168,7 @@ async def composed(broker: Server, tmp_path: Path, text: str = RULES) -> AsyncIt
         ours = {
             "OPPORTUNE_BOOTSTRAP": broker.address,
             "OPPORTUNE_REDIS_URL": f"redis://:{password}@{redis.address}/0",
+            "OPPORTUNE_CATALOGUE_URL": f"redis://:{password}@{redis.address}/0",
             "OPPORTUNE_RULES": str(rules),
             "OPPORTUNE_DATA_DIR": str(tmp_path / "data"),
             "OPPORTUNE_API_HOST": HOST,
