@@ -19,6 +19,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from console import metrics
+from console.background import Background
 from profiles.ids import tomb_key
 from profiles.wire import DECISIONS, ERASURES
 
@@ -135,26 +136,15 @@ class DecisionWindow:
         return found
 
 
-class DecisionReader:
+class DecisionReader(Background):
     """Fills a window from Kafka for as long as it runs. A broker that is away is asked again, every second."""
 
     def __init__(self, window: DecisionWindow, options: Mapping[str, Any]) -> None:
         """``options``: where and how to connect, as aiokafka takes it."""
+        super().__init__()
         self._window = window
         self._options = dict(options)
-        self._task: asyncio.Task[None] | None = None
         self.reading = False
-
-    def start(self) -> None:
-        """Begin, in the running loop."""
-        self._task = asyncio.get_running_loop().create_task(self._run())
-
-    async def stop(self) -> None:
-        """Let go of the broker."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
 
     async def _run(self) -> None:
         told = False

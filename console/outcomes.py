@@ -11,6 +11,7 @@ from typing import Any, Final
 from console import metrics
 from console.answers import Asked
 from console.api import Reader
+from console.background import Background
 from console.ledger import Window
 from profiles.moments import DAY_MS
 
@@ -21,7 +22,7 @@ RETRY_S: Final = 10.0
 FUNNEL: Final = ("eligible", "emitted", "delivered", "opened", "clicked", "converted")
 
 
-class Outcomes:
+class Outcomes(Background):
     """Tells them for as long as it runs.
 
     Args:
@@ -30,20 +31,9 @@ class Outcomes:
     """
 
     def __init__(self, reader: Reader, every_s: float) -> None:
+        super().__init__()
         self._reader = reader
         self._every_s = every_s
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        """Begin, in the running loop."""
-        self._task = asyncio.get_running_loop().create_task(self._run())
-
-    async def stop(self) -> None:
-        """Tell no more."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
 
     async def tell(self) -> None:
         """Read on, and set the metrics.

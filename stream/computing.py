@@ -52,7 +52,6 @@ from rules.changes import SEGMENT, Kept
 from rules.engine import Stuck, content, is_broken, ruled, step, swept
 from rules.facts import FACTS_KEPT
 from rules.outcome import APPLIED, DUPLICATE, ERASED, REFUSED, THROTTLED, Step
-from rules.rulebook import Rulebook
 from stream import effects, metrics
 from stream.alarms import GRACE_MS
 from stream.cache import Held
@@ -472,14 +471,7 @@ class Computing:
         without: tuple[Kept, ...] = ()
         self._meet(held, shard, gate_ms, given.seen_ms)
         try:
-            out = step(
-                held.profile,
-                given,
-                self._book(held),
-                gate_ms=gate_ms,
-                clock_ms=self.clock_ms,
-                goods=self.owned.shelf.goods,
-            )
+            out = self._step(held, given, gate_ms)
             self.bugs.in_a_row = 0
         except Exception as error:
             found = self._again(held, given, gate_ms, error)
@@ -492,9 +484,17 @@ class Computing:
         if held.batch == self.number:
             self._seal(held)
 
-    def _book(self, held: Held) -> Rulebook:
-        """The rules that a profile's shard goes by."""
-        return self.shards[held.shard].rulebook or self.rulebook
+    def _step(self, held: Held, given: Event | Command | Wake, gate_ms: int, without: tuple[Kept, ...] = ()) -> Step:
+        """``step``, under the rules that the profile's shard goes by."""
+        return step(
+            held.profile,
+            given,
+            self.shards[held.shard].rulebook or self.rulebook,
+            gate_ms=gate_ms,
+            clock_ms=self.clock_ms,
+            without=without,
+            goods=self.owned.shelf.goods,
+        )
 
     def _learn(self, group: Group, one: Input, given: Command) -> None:
         """Every shard of the partition knows new facts from here on, each as of its own clock."""
@@ -532,14 +532,7 @@ class Computing:
         """Whether he could meet it."""
         without: tuple[Kept, ...] = ()
         try:
-            out = step(
-                held.profile,
-                given,
-                self._book(held),
-                gate_ms=gate_ms,
-                clock_ms=self.clock_ms,
-                goods=self.owned.shelf.goods,
-            )
+            out = self._step(held, given, gate_ms)
         except Exception as error:
             found = self._again(held, given, gate_ms, error)
             if isinstance(found, Exception):
@@ -608,14 +601,7 @@ class Computing:
             self._meet(target, shard, gate_ms, command.seen_ms)
             command.seen_ms = max(command.seen_ms, target.profile.seen_ms)
             try:
-                out = step(
-                    target.profile,
-                    command,
-                    self._book(target),
-                    gate_ms=gate_ms,
-                    clock_ms=self.clock_ms,
-                    goods=self.owned.shelf.goods,
-                )
+                out = self._step(target, command, gate_ms)
             except Exception:
                 # The log's copy will fail again, and be set aside with its coordinates.
                 self._restore(target)
@@ -746,21 +732,12 @@ class Computing:
 
     def _restore(self, held: Held) -> None:
         """The profile as it was before the input that failed: as last written, and this batch's inputs again."""
-        address = held.profile.address
-        fresh = decode(address, held.blob) if held.blob else Profile(address)
+        address, ordinal = held.profile.address, held.profile.ordinal
+        held.profile = decode(address, held.blob) if held.blob else Profile(address)
         for to, given, gate_then_ms, without in self.done:
             if to == address:
-                step(
-                    fresh,
-                    given,
-                    self._book(held),
-                    gate_ms=gate_then_ms,
-                    clock_ms=self.clock_ms,
-                    without=without,
-                    goods=self.owned.shelf.goods,
-                )
-        fresh.ordinal = held.profile.ordinal
-        held.profile = fresh
+                self._step(held, given, gate_then_ms, without)
+        held.profile.ordinal = ordinal
         held.sealed = b""
 
     def _again(
@@ -782,15 +759,7 @@ class Computing:
                 assert isinstance(error.__cause__, Exception)
                 return error.__cause__
             try:
-                out = step(
-                    held.profile,
-                    given,
-                    self._book(held),
-                    gate_ms=gate_ms,
-                    clock_ms=self.clock_ms,
-                    without=without,
-                    goods=self.owned.shelf.goods,
-                )
+                out = self._step(held, given, gate_ms, without)
             except Exception as another:
                 error = another
             else:
