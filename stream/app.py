@@ -45,6 +45,8 @@ from stream.transport import FetchConsumer, FetchTransport, security
 
 log = logging.getLogger(__name__)
 
+CLAIM_S: Final = 30 * 86_400.0
+"""Faust takes a claim that lasts longer for a stop, and reads nothing ever after; the store may be away for long (R27)."""
 FENCES_MAX: Final = 3
 """Fenced oftener than this within a minute, a process gives up: two installations share a store, or the like."""
 
@@ -122,7 +124,7 @@ def build_app(
         broker_commit_interval=own.commit_ms / 1000,
         broker_session_timeout=own.session_ms / 1000,
         broker_heartbeat_interval=own.heartbeat_ms / 1000,
-        broker_request_timeout=own.request_ms / 1000,
+        broker_request_timeout=CLAIM_S,  # Faust asks no broker anything; it bounds a claim by this.
         datadir=Path(own.data_dir),
     )
 

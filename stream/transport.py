@@ -481,7 +481,11 @@ class FetchConsumer(Consumer):
         return True
 
     async def commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
-        """Tell Kafka what the engine has stored. It is information only, so a failure is logged and left at that."""
+        """Tell Kafka what the engine has stored. It is information only, so a failure is logged and left at that.
+
+        aiokafka asks again for ever, also when it is being closed, which waits for this (``test_faust_pin``): no longer
+        than a session, after which the group has given the partitions away.
+        """
         self._commits.update(self.transport.commits())
         self._count_lag()
         ours = self.kafka.assignment()
@@ -494,8 +498,9 @@ class FetchConsumer(Consumer):
         if not offsets:
             return False
         try:
-            await self.kafka.commit(offsets)
-        except KafkaError as error:
+            async with asyncio.timeout(self._own.session_ms / 1000):
+                await self.kafka.commit(offsets)
+        except (KafkaError, TimeoutError) as error:
             log.warning("the brokers did not take our offsets: %s", type(error).__name__)
             return False
         self._committed.update({(place.topic, place.partition): at.offset for place, at in offsets.items()})

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
 
 import pytest
 
+import stream.settings
 from stream.app import Fault
+from stream.worker import LiveWorker
 from tests.conftest import Installation
 from tests.integration.parts import append, as_record, opened, producing, reading, until, working
 from tests.integration.test_hostile import USERS, added
@@ -58,6 +61,48 @@ async def test_a_worker_that_waits_for_the_broker_does_not_end(installation: Ins
         await append(shop, producer, [as_record(added(user, "two", now_ms)) for user in USERS])
         await topics.settled()
         ended.cancel()
+
+
+@pytest.mark.invariant("R27")
+async def test_a_claim_may_take_longer_than_a_request_to_the_broker(installation: Installation) -> None:
+    shop = await opened(installation, request_ms="2000")
+    worker = LiveWorker(stream.settings.read(shop.env))
+    claim = worker._handlers.claim
+
+    async def slow(partitions: Sequence[int]) -> Mapping[tuple[str, int], int]:
+        await asyncio.sleep(2.5)  # As the store would be, had it been away.
+        return await claim(partitions)
+
+    worker._handlers.claim = slow  # type: ignore[method-assign, assignment]
+    async with producing(shop) as producer, reading(shop) as topics:
+        try:
+            await asyncio.wait_for(worker.start(), 60)
+            now_ms = await worker.store.now_ms()
+            await append(shop, producer, [as_record(added(user, "one", now_ms)) for user in USERS])
+            await topics.settled()
+        finally:
+            await worker.stop()
+
+
+@pytest.mark.invariant("R27")
+async def test_a_worker_stops_although_no_broker_takes_its_offsets(installation: Installation) -> None:
+    shop = await opened(
+        installation, request_ms="2000", commit_ms="600000"
+    )  # Something is left to be told at the stop.
+    async with working(shop) as worker, producing(shop) as producer, reading(shop) as topics:
+        now_ms = await worker.store.now_ms()
+        await append(shop, producer, [as_record(added(user, "one", now_ms)) for user in USERS])
+        await topics.settled()
+
+        async def has_to_tell() -> bool:
+            return bool(worker._worker._log._commits)
+
+        await until(has_to_tell, what="offsets to be told")
+        installation.broker.pause()
+        try:
+            await asyncio.wait_for(worker.stop(), 60)
+        finally:
+            installation.broker.resume()
 
 
 async def test_a_worker_with_nothing_to_do_does_not_end(installation: Installation) -> None:
