@@ -64,7 +64,9 @@ async def test_a_worker_that_waits_for_the_broker_does_not_end(installation: Ins
 
 
 @pytest.mark.invariant("R27")
-async def test_a_claim_may_take_longer_than_a_request_to_the_broker(installation: Installation) -> None:
+async def test_a_claim_may_take_longer_than_a_request_to_the_broker(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shop = await opened(installation, request_ms="2000")
     worker = LiveWorker(stream.settings.read(shop.env))
     claim = worker._handlers.claim
@@ -73,7 +75,7 @@ async def test_a_claim_may_take_longer_than_a_request_to_the_broker(installation
         await asyncio.sleep(2.5)  # As the store would be, had it been away.
         return await claim(partitions)
 
-    worker._handlers.claim = slow  # type: ignore[method-assign, assignment]
+    monkeypatch.setattr(worker._handlers, "claim", slow)
     async with producing(shop) as producer, reading(shop) as topics:
         try:
             await asyncio.wait_for(worker.start(), 60)
