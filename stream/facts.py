@@ -12,6 +12,7 @@ import hashlib
 import itertools
 from collections.abc import Callable
 from datetime import timedelta, tzinfo
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 import msgpack
@@ -67,6 +68,7 @@ class Standing(NamedTuple):
     known: tuple[Met, ...] = ()
 
 
+@lru_cache(maxsize=4_096)
 def told(standing: Standing) -> str:
     """It as text."""
     rules, number, is_new, place, known = standing

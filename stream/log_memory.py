@@ -214,8 +214,9 @@ class MemoryReader:
                     self.feed.hand(chunk, lambda: None)
                     moved = True
             end = self._log.end(place)
-            self.feed.check_end(*place, end, end, self._stamp_ms)
-            if not records:
+            if records:
+                self.feed.check_end(*place, end, end, self._stamp_ms)
+            else:
                 self.feed.at_end(*place, end, self._stamp_ms)
         return moved
 

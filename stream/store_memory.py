@@ -130,7 +130,7 @@ class MemoryStore:
         shard.tombs.update(write.tombs)
         for ordinal in write.forgotten:
             shard.names[ordinal] = ""
-        now_ms = self._clock.now_ms()
+        now_ms = self._clock.now_ms() if write.receipts or write.undo else 0
         for command_id, told in write.receipts.items():
             if now_ms >= shard.receipts.get(command_id, (b"", 0))[1]:
                 shard.receipts[command_id] = (told, now_ms + write.keep_ms)

@@ -81,6 +81,7 @@ class Net:
         self._trace = trace
         self.weather = FAIR
         self.is_down: set[str] = set()
+        self._outside = outside()
 
     async def call(self, who: Life, server: str, what: str, act: Callable[[], T]) -> T:
         """Ask a server to do something.
@@ -118,7 +119,7 @@ class Net:
             if server in self.is_down or fate == "refused":
                 self._trace.note(loop.now_ms(), who.name, what, "refused")
                 error: BaseException | None = ConnectionRefusedError(f"{server}: {what}")
-                loop.call_later(back_s, answer, None, error, context=outside())
+                loop.call_later(back_s, answer, None, error, context=self._outside)
                 return
             if fate == "silent":
                 self._trace.note(loop.now_ms(), who.name, what, "silent")
@@ -134,9 +135,9 @@ class Net:
             self._trace.note(loop.now_ms(), who.name, what, fate, "refusal" if error else "")
             if fate == "lost":
                 error = ConnectionResetError(f"{server}: {what}")
-            loop.call_later(back_s, answer, done, error, context=outside())
+            loop.call_later(back_s, answer, done, error, context=self._outside)
 
-        loop.call_later(there_s, arrive, context=outside())
+        loop.call_later(there_s, arrive, context=self._outside)
         async with asyncio.timeout(PATIENCE_S):
             return await reply
 

@@ -89,7 +89,7 @@ class Witness:
             for topic, offset in before.items():
                 if write.cursor[topic] < offset:
                     self.broke("R6", f"shard {write.shard}: {topic} goes back from {offset} to {write.cursor[topic]}")
-            self._cursors[write.shard] = dict(write.cursor)
+            self._cursors[write.shard] = write.cursor
             for address, blob in write.profiles.items():
                 alarm_ms = decode(address, blob).alarm_ms() if blob is not None else None
                 if address in write.alarms and write.alarms[address] != alarm_ms:
