@@ -384,6 +384,9 @@ class RedisStore:
     ) -> tuple[list[str], tuple[int, int]]:
         """What one server fails, and its memory: (used, at most)."""
         info = await self._reads.info(**target)
+        if info.get("loading"):
+            # Until it has read its files it says that it writes none.
+            raise ConnectionError(f"store at {where}: check: it is still reading its files")
         wrong = []
         version = str(info.get("redis_version", "0.0"))
         if tuple(int(part) for part in re.findall(r"\d+", version)[:2]) < VERSION_MIN:

@@ -1156,6 +1156,32 @@ async def test_a_server_without_persistence_is_refused_unless_relaxed(own: Own) 
     assert await _check(redis_url_of(server), relaxed=True) == []
 
 
+@pytest.mark.invariant("R27")
+@pytest.mark.invariant("R28")
+async def test_a_server_that_still_reads_its_files_is_away_and_not_refused(program: Path, tmp_path: Path) -> None:
+    keeps = ("--appendonly", "yes")
+    async with described(program, tmp_path, *keeps) as server:
+        with raw(server).pipeline(transaction=False) as many:
+            for number in range(10_000):
+                many.set(f"k{number}", "v")
+            many.execute()
+    # It answers questions after every thousand keys, and takes its time for each.
+    slow = described(program, tmp_path, *keeps, "--key-load-delay", "300")
+    starting, sayings = asyncio.create_task(slow.start()), set[str]()
+    try:
+        while not starting.done():
+            try:
+                assert await _check(redis_url_of(slow)) == []
+            except ConnectionError as error:
+                sayings.add(str(error))
+            await asyncio.sleep(0.05)
+        await starting
+        assert await _check(redis_url_of(slow)) == []
+    finally:
+        await slow.stop()
+    assert any("still reading its files" in one for one in sayings), sayings
+
+
 @pytest.mark.invariant("R28")
 @pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl"])
 async def test_a_server_that_may_drop_profiles_is_refused_and_noticed_later(own: Own, policy: str) -> None:
