@@ -43,28 +43,33 @@ triggers:
 DRILL: Final = {"product_id": "drill", "price": 50, "currency": "USD"}
 
 
-def _plan(name: str, what: str, folder: Path) -> Plan:
-    rules = folder / "rules"
-    rules.mkdir(parents=True)
-    (rules / "shop.yaml").write_text(RULES)
-    return Plan(name, what, None, 2, 0, 0, 0, 0, settings={"clock": "store", "rules": str(rules)})
+def plan_of(name: str, what: str, folder: Path, rules: str = RULES, stores: str = "one") -> Plan:
+    """Two workers on the store's clock, under these rules."""
+    place = folder / "rules"
+    place.mkdir(parents=True)
+    (place / "shop.yaml").write_text(rules)
+    return Plan(name, what, None, 2, 0, 0, 0, 0, settings={"clock": "store", "rules": str(place)}, stores=stores)
 
 
-def _event(name: str, user: str, at_ms: int, message_id: str, **raw: Any) -> Event:
+def event_of(name: str, user: str, at_ms: int, message_id: str, **raw: Any) -> Event:
+    """What somebody does now, by his user id."""
     kind = resolve(name)
     return Event(message_id, "web", kind.name, at_ms, at_ms, user, (), canonical(kind, raw))
 
 
-def _added(user: str, at_ms: int, name: str) -> Record:
-    return as_record(_event("Product Added", user, at_ms, name, **DRILL, quantity=1))
+def added(user: str, at_ms: int, name: str) -> Record:
+    """A drill into the cart."""
+    return as_record(event_of("Product Added", user, at_ms, name, **DRILL, quantity=1))
 
 
-def _ordered(user: str, at_ms: int, name: str) -> Record:
+def ordered(user: str, at_ms: int, name: str) -> Record:
+    """The drill is bought."""
     props = {"order_id": f"o-{name}", "currency": "USD", "total": 50, "products": [{**DRILL, "quantity": 1}]}
-    return as_record(_event("Order Completed", user, at_ms, name, **props))
+    return as_record(event_of("Order Completed", user, at_ms, name, **props))
 
 
-async def _start(arena: Arena) -> None:
+async def started(arena: Arena) -> None:
+    """Start the workers; return when all have partitions."""
     for worker in arena.workers:
         worker.start()
     for worker in arena.workers:
@@ -78,7 +83,7 @@ async def outage(seed: int, folder: Path, customers: int) -> str:
     older than its ``max_age`` is ``expired`` and told as such; the others go out, spread over their pace.
     """
     random = Random(seed)
-    async with standing(_plan("F10", "ten hours of outage", folder), seed, folder) as arena:
+    async with standing(plan_of("F10", "ten hours of outage", folder), seed, folder) as arena:
         now_ms = await arena.topics.store.now_ms()
         records: list[tuple[int, Record]] = []
         wanted: dict[str, set[str]] = {"fire": set(), "expire": set(), "wait": set(), "bought": set()}
@@ -88,10 +93,10 @@ async def outage(seed: int, folder: Path, customers: int) -> str:
                 (random.randrange(5, 90), random.randrange(150, 530), random.randrange(-50, -20))
             )  # minutes
             user, added_ms = f"user:u-{number}", now_ms - late_ms * MINUTE_MS - WAIT_MS
-            records.append((added_ms, _added(user, added_ms, f"a-{number}")))
+            records.append((added_ms, added(user, added_ms, f"a-{number}")))
             if random.random() < 0.3:
                 bought_ms = added_ms + 5 * MINUTE_MS
-                records.append((bought_ms, _ordered(user, bought_ms, f"b-{number}")))
+                records.append((bought_ms, ordered(user, bought_ms, f"b-{number}")))
                 wanted["bought"].add(user)
             else:
                 kind = "wait" if late_ms < 0 else "fire" if late_ms * MINUTE_MS < MAX_AGE_MS else "expire"
@@ -99,7 +104,7 @@ async def outage(seed: int, folder: Path, customers: int) -> str:
         records.sort(key=lambda one: one[0])
         async with producing(arena.shop) as producer:
             await append(arena.shop, producer, [record for _, record in records])
-        await _start(arena)
+        await started(arena)
         topics = arena.topics
 
         def decided() -> list[dict[str, Any]]:
@@ -136,7 +141,7 @@ async def outage(seed: int, folder: Path, customers: int) -> str:
             "dlq": len(topics.on[DEAD_LETTERS]),
         }
         is_good = not any(figures[one] for one in ("false_mails", "early", "lost", "twice", "phantom", "dlq"))
-        return _line("F10", arena, figures, is_good and all(wanted.values()))
+        return line("F10", arena, figures, is_good and all(wanted.values()))
 
 
 async def crowd_of_one(seed: int, folder: Path, events: int) -> str:
@@ -145,16 +150,16 @@ async def crowd_of_one(seed: int, folder: Path, events: int) -> str:
     Lateness is from an order's arrival to the publishing of its segment change. Others of the same partition stand
     behind them in the log, so they are counted by themselves.
     """
-    async with standing(_plan("F17", "a crowd of one", folder), seed, folder) as arena:
+    async with standing(plan_of("F17", "a crowd of one", folder), seed, folder) as arena:
         topics, loud = arena.topics, "user:loud"
         count = arena.shop.installation.partitions
-        await _start(arena)
+        await started(arena)
         async with producing(arena.shop) as producer:
 
             async def others(name: str, told: int) -> None:
                 for number in range(told):
                     user = f"user:{name}-{number}"
-                    await append(arena.shop, producer, [_ordered(user, wall_ms(), f"{name}-{number}")])
+                    await append(arena.shop, producer, [ordered(user, wall_ms(), f"{name}-{number}")])
                     await asyncio.sleep(0.05)
 
             async def crowd() -> None:
@@ -162,7 +167,7 @@ async def crowd_of_one(seed: int, folder: Path, events: int) -> str:
                     now_ms = wall_ms()
                     names = range(first, min(events, first + 500))
                     await append(
-                        arena.shop, producer, [_added(loud, now_ms, f"l-{number}") for number in names]
+                        arena.shop, producer, [added(loud, now_ms, f"l-{number}") for number in names]
                     )  # fmt: skip
 
             await others("calm", 200)
@@ -191,17 +196,14 @@ async def crowd_of_one(seed: int, folder: Path, events: int) -> str:
             "dlq": len(topics.on[DEAD_LETTERS]),
         }
         is_good = not (figures["lost"] or figures["twice"] or figures["dlq"]) and len(blob) <= 16 << 10
-        return _line("F17", arena, figures, is_good and events > 300)
+        return line("F17", arena, figures, is_good and events > 300)
 
 
 def _p99(values: list[int]) -> int:
     return sorted(values)[max(0, len(values) * 99 // 100 - 1)] if values else 0
 
 
-def _line(name: str, arena: Arena, figures: dict[str, int], is_good: bool) -> str:
+def line(name: str, arena: Arena, figures: dict[str, int], is_good: bool) -> str:
+    """What is printed of a run."""
     words = " ".join(f"{one}={value}" for one, value in figures.items())
     return f"{name} seed={arena.seed} commit={commit()} {words} {'PASS' if is_good else 'FAIL'}"
-
-
-RUNS: Final = {"F10": (outage, 5_000, 200), "F17": (crowd_of_one, 1_000_000, 20_000)}
-"""Name -> run, its size by command, and its short size."""

@@ -10,11 +10,23 @@ import argparse
 import asyncio
 import sys
 import tempfile
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any, Final
 
-from tests.faults.alive import RUNS
+from tests.faults.alive import crowd_of_one, outage
 from tests.faults.arena import run
+from tests.faults.clocks import clocks
+from tests.faults.people import people
 from tests.faults.plans import PLANS
+
+RUNS: Final[dict[str, tuple[Callable[[int, Path, int], Coroutine[Any, Any, str]], int, int]]] = {
+    "F9": (clocks, 20, 2),
+    "F10": (outage, 5_000, 200),
+    "F13": (people, 2_000, 60),
+    "F17": (crowd_of_one, 1_000_000, 20_000),
+}
+"""Name -> run, its size by command, and its short size."""
 
 KNOWN = (*PLANS, *RUNS)
 
