@@ -7,7 +7,7 @@ shared, so whose their visits are depends on the order in which things arrived.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random  # noqa: TID251 - a seeded story is the same story
 from typing import Any, Final
@@ -299,11 +299,12 @@ def story(seed: int, *, span_ms: int = 45_000, customers: int = 8) -> list[Telli
     return _by_their_clocks(seed, told) if seed % 5 == 2 else told
 
 
-def _by_their_clocks(seed: int, told: Iterable[Telling]) -> list[Telling]:
+def _by_their_clocks(seed: int, told: Sequence[Telling]) -> list[Telling]:
     """Some senders' clocks are wrong, and not all say when they sent."""
     random = Random(f"clocks {seed}")
     off_ms: dict[str, int] = {}
     says_sent: dict[str, bool] = {}
+    merged = {name for one in told if one.asks == MERGE for name in one.event.identifiers}
     found = []
     for one in told:
         event = one.event
@@ -316,7 +317,8 @@ def _by_their_clocks(seed: int, told: Iterable[Telling]) -> list[Telling]:
             says_sent[event.message_id] = random.random() < 0.6
         his_ms = off_ms[event.address]
         # Of those of whom all is expected to the second, and of what other messages hang on, the hour is not made up.
-        is_free = event.type in VIEWS and (not event.address.startswith("user:p-") or not -7 * DAY_MS <= his_ms < 0)
+        is_expected = event.address in merged or (event.address.startswith("user:p-") and -7 * DAY_MS <= his_ms < 0)
+        is_free = event.type in VIEWS and not is_expected
         found.append(replace(one, off_ms=his_ms, says_sent=says_sent[event.message_id] or not is_free))
     return found
 
