@@ -8,7 +8,10 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import shutil
+import socket
 import subprocess
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +29,10 @@ JAVA: Final = (
     "-XX:TieredStopAtLevel=1",
     "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
 )
+
+CLASSES: Final = "classes.jsa"
+CLUSTER: Final = "cluster.id="
+POLL_S: Final = 0.1
 
 PROPERTIES: Final = """
 process.roles=broker,controller
@@ -60,29 +67,31 @@ def kafka(folder: Path, *, port: int = 0) -> Server:
     """
     java = _program("java", "openjdk-17-jre-headless")
     jars = kafka_jars()
+    ready = _made_ready(java, jars)
 
     def command(server: Server) -> list[str | Path]:
-        properties = server.folder / "server.properties"
-        identity = server.folder / "cluster_id"
+        identity = server.folder / "log" / "meta.properties"
         if identity.exists():
-            server.mark = identity.read_text()
-        text = PROPERTIES.format(host=HOST, port=server.port, controller=free_port(), folder=server.folder)
-        properties.write_text(text)
-        start: list[str | Path] = [java, *JAVA, "-cp", f"{jars}/*"]
-        if not identity.exists():
-            done = subprocess.run(
-                [*start, "kafka.tools.StorageTool", "format", "-t", server.mark, "-c", properties],
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            if done.returncode:
-                raise Refused(f"kafka: a formatted folder wanted, its tool says: {done.stdout}{done.stderr}")
-            identity.write_text(server.mark)
-        return [*start, "kafka.Kafka", properties]
+            server.mark = next(line[len(CLUSTER) :] for line in _lines(identity) if line.startswith(CLUSTER))
+        else:
+            shutil.copytree(ready / "log", identity.parent)
+            lines = [line for line in _lines(identity) if not line.startswith(CLUSTER)]
+            identity.write_text("\n".join([*lines, CLUSTER + server.mark, ""]))
+        # The classes as they were read once: half of a start.
+        share = f"-XX:SharedArchiveFile={ready / CLASSES}"
+        return [java, *JAVA, share, "-cp", f"{jars}/*", "kafka.Kafka", _properties(server.folder, server.port)]
 
     return Server("kafka", command, kafka_answers, folder, port=port)
+
+
+def _lines(file: Path) -> list[str]:
+    return file.read_text().splitlines()
+
+
+def _properties(folder: Path, port: int) -> Path:
+    written = folder / "server.properties"
+    written.write_text(PROPERTIES.format(host=HOST, port=port, controller=free_port(), folder=folder))
+    return written
 
 
 def redis_server(folder: Path, *, port: int = 0, keep: bool = True) -> Server:
@@ -101,36 +110,77 @@ def kafka_jars() -> Path:
     Raises:
         Refused: Maven is missing or does not find them.
     """
-    jars = CACHE / hashlib.sha256(POM.read_bytes()).hexdigest()[:12]
-    if jars.exists():
-        return jars
-    maven = _program("mvn", "maven")
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with (CACHE / "lock").open("w") as lock:  # two test processes may want them at once
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not jars.exists():
-            coming = jars.with_suffix(".coming")
-            shutil.rmtree(coming, ignore_errors=True)
-            done = subprocess.run(
-                [
-                    maven,
-                    "--batch-mode",
-                    "--quiet",
-                    "--file",
-                    POM,
-                    "dependency:copy-dependencies",
-                    "-DincludeScope=runtime",
-                    f"-DoutputDirectory={coming}",
-                ],
+    return _made_once("", _fetched)
+
+
+def _made_ready(java: Path, jars: Path) -> Path:
+    """A folder with what every start of Kafka would do again: ``log``, formatted, and the archive of its classes.
+
+    Raises:
+        Refused: Kafka's own tool does not format, or it does not start.
+    """
+
+    def make(coming: Path) -> None:
+        properties = _properties(coming, port := free_port())
+        start: list[str | Path] = [java, *JAVA, "-cp", f"{jars}/*"]
+        format_it = ["kafka.tools.StorageTool", "format", "-t", "opportune-opportune-op", "-c", properties]
+        _run("a formatted folder wanted, its tool says", [*start, *format_it])
+        shutil.copytree(coming / "log", coming / "formatted")
+        with (coming / "first.log").open("wb") as said:
+            archive = f"-XX:ArchiveClassesAtExit={coming / CLASSES}"
+            first = subprocess.Popen(
+                [*start[:-2], archive, *start[-2:], "kafka.Kafka", properties],
                 stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                check=False,
+                stdout=said,
+                stderr=subprocess.STDOUT,
             )
-            if done.returncode:
-                raise Refused(f"kafka: its jars wanted, Maven says:\n{done.stdout}{done.stderr}")
-            coming.rename(jars)
-    return jars
+            while first.poll() is None and not _listens(port):
+                with suppress(subprocess.TimeoutExpired):
+                    first.wait(POLL_S)
+            first.terminate()
+            first.wait()
+        if not (coming / CLASSES).exists():
+            raise Refused(f"kafka: a start wanted, got {(coming / 'first.log').read_text()}")
+        shutil.rmtree(coming / "log")
+        (coming / "formatted").rename(coming / "log")
+
+    return _made_once("-ready", make)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((HOST, port)) == 0
+
+
+def _fetched(coming: Path) -> None:
+    maven = _program("mvn", "maven")
+    words = ["--batch-mode", "--quiet", "--file", POM, "dependency:copy-dependencies", "-DincludeScope=runtime"]
+    _run("its jars wanted, Maven says", [maven, *words, f"-DoutputDirectory={coming}"])
+
+
+def _run(wanted: str, command: Sequence[object]) -> None:
+    done = subprocess.run(
+        list(map(str, command)), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise Refused(f"kafka: {wanted}:\n{done.stdout}{done.stderr}")
+
+
+def _made_once(kind: str, make: Callable[[Path], None]) -> Path:
+    """A folder of the cache that is filled once for each content of ``pom.xml``, whole or not at all."""
+    made = CACHE / f"{hashlib.sha256(POM.read_bytes()).hexdigest()[:12]}{kind}"
+    if made.exists():
+        return made
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "lock").open("w") as lock:  # two test processes may want it at once
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            coming = made.with_suffix(".coming")
+            shutil.rmtree(coming, ignore_errors=True)
+            coming.mkdir()
+            make(coming)
+            coming.rename(made)
+    return made
 
 
 def _program(name: str, package: str) -> Path:
