@@ -47,10 +47,9 @@ from profiles.wire import trigger_topic
 from rules import explain
 from rules.documents import did_you_mean
 from rules.program import Branch, CompiledTrigger, Emit, Entry, Wait, WaitFor
-from rules.records import plain
 from rules.rulebook import CompiledSegment, Rulebook
 from rules.say import in_words
-from rules.spec import Judged
+from rules.spec import Judged, plain
 from rules.undo import NotExact
 from stream.facts import Books, Met, read_told
 from stream.ports import ProfileStore
@@ -499,7 +498,13 @@ def _triggers(routes: APIRouter, reader: Reader) -> None:
         name: str,
         from_: Annotated[str, Query(alias="from", max_length=40, description="Moments from this instant on.")] = "",
         to: Annotated[str, Query(max_length=40, description="Moments before this instant.")] = "",
-        within: Annotated[str, Query(max_length=20, description="How long after a moment an order counts.")] = "P7D",
+        within: Annotated[
+            str,
+            Query(
+                max_length=20,
+                description="How long after a moment an order counts; what the trigger says of its conversion, else seven days, unless given.",
+            ),
+        ] = "",
         touch: Annotated[
             Literal["sent", "opened", "clicked"], Query(description="Which message has an order: the last that was so.")
         ] = "sent",
@@ -514,7 +519,7 @@ def _triggers(routes: APIRouter, reader: Reader) -> None:
         if reader.reports is None:
             raise Asked(503, "unavailable", "reports: an API with brokers wanted, got one without")
         try:
-            window = window_of(from_, to, within, touch)
+            window = window_of(from_, to, within, touch, rulebook)
         except ValueError as error:
             raise Asked(400, "invalid_parameter", str(error)) from None
         [told] = await reader.reports.told([name], window, rulebook.currency)

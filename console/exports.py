@@ -27,9 +27,8 @@ from profiles.codec import decode
 from profiles.ids import small_id
 from profiles.moments import iso
 from profiles.state import Profile
-from rules.records import plain
 from rules.rulebook import Rulebook
-from rules.spec import shown
+from rules.spec import plain, shown
 from stream.ports import ProfileStore
 
 FORMATS: Final = {

@@ -7,7 +7,7 @@
 Whatever the order of the records and however often each comes (R12), the counts are the same: a moment stands under its id,
 what became of a message is a set of marks on it, orders are the profile's own order book, fed with the same events.
 
-A message's order is one that counted (paid, not cancelled or returned) within the window after the message, and to whom
+A message's order is one that counted (paid, not cancelled or returned) within the window after the message (the trigger's ``conversion``), and to whom
 several messages went, it is the last one's. A moment that a hold-out or the arm ``control`` held back would have been sent but
 for that: whoever had it is compared with whoever had a message.
 """
@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -66,6 +67,7 @@ class Window(NamedTuple):
     Attributes:
         from_ms, until_ms: of the moments.
         within_ms: an order counts during ``[moment, moment + within_ms)``.
+        conversions: trigger -> the same of its moments, where it says so (``conversion``).
         touch: the latest message that was ``sent``, ``opened`` or ``clicked`` (by a person) has the order.
     """
 
@@ -73,6 +75,11 @@ class Window(NamedTuple):
     until_ms: int = 1 << 62
     within_ms: int = 7 * DAY_MS
     touch: str = "sent"
+    conversions: Mapping[str, int] = MappingProxyType({})
+
+    def of(self, trigger: str) -> int:
+        """How long an order counts as brought by a moment of this trigger, ms."""
+        return self.conversions.get(trigger, self.within_ms)
 
 
 TOUCHES: Final = ("sent", "opened", "clicked")
@@ -261,12 +268,12 @@ def report(ledger: Ledger, trigger: str, window: Window, leads: Mapping[str, str
         "trigger": trigger,
         "from": iso(max(window.from_ms, ledger.since_ms)) if max(window.from_ms, ledger.since_ms) else None,
         "to": iso(window.until_ms) if window.until_ms < 1 << 62 else None,
-        "within_s": window.within_ms // 1000,
+        "within_s": window.of(trigger) // 1000,
         "touch": window.touch,
         "currency": ledger.currency,
         "steps": [_row(key, row, ledger.currency) for key, row in sorted(rows.items(), key=_by_step)],
-        "holdout": _against_holdout(ledger, window, leads, bought, named),
-        "experiments": _experiments(ledger, window, leads, bought, marks, first),
+        "holdout": _against_holdout(ledger, window.of(trigger), leads, bought, named),
+        "experiments": _experiments(ledger, window.of(trigger), leads, bought, marks, first),
     }
 
 
@@ -302,7 +309,9 @@ def _last_touches(
     for person, messages in sent.items():
         messages.sort()
         for order in bought.get(person, ()):
-            before = [one for one in messages if one[0] <= order.at_ms < one[0] + window.within_ms]
+            before = [
+                one for one in messages if one[0] <= order.at_ms < one[0] + window.of(ledger.moments[one[1]].trigger)
+            ]
             if before:
                 found[before[-1][1]].append(order)
     return found
@@ -349,9 +358,9 @@ class _Group:
 
 
 def _grow(
-    group: _Group, at_ms: int, window: Window, bought: Iterable[orders.Counted], marks: Iterable[str] = ()
+    group: _Group, at_ms: int, within_ms: int, bought: Iterable[orders.Counted], marks: Iterable[str] = ()
 ) -> None:
-    mine = [one for one in bought if at_ms <= one.at_ms < at_ms + window.within_ms]
+    mine = [one for one in bought if at_ms <= one.at_ms < at_ms + within_ms]
     group.people += 1
     group.opened += "opened" in marks
     group.clicked += "clicked" in marks
@@ -361,7 +370,7 @@ def _grow(
 
 def _against_holdout(
     ledger: Ledger,
-    window: Window,
+    within_ms: int,
     leads: Mapping[str, str],
     bought: Mapping[str, list[orders.Counted]],
     named: Mapping[str, Moment],
@@ -374,7 +383,7 @@ def _against_holdout(
             first[person] = min(first.get(person, mine), mine)
     groups = {False: _Group(), True: _Group()}
     for person, (at_ms, is_held) in first.items():
-        _grow(groups[is_held], at_ms, window, bought.get(person, ()))
+        _grow(groups[is_held], at_ms, within_ms, bought.get(person, ()))
     sent, held = groups[False], groups[True]
     if not held.people:
         return None
@@ -390,7 +399,7 @@ def _against_holdout(
 
 def _experiments(
     ledger: Ledger,
-    window: Window,
+    within_ms: int,
     leads: Mapping[str, str],
     bought: Mapping[str, list[orders.Counted]],
     marks: Mapping[str, set[str]],
@@ -400,7 +409,7 @@ def _experiments(
     for (person, experiment), (at_ms, name) in first.items():
         if experiment:
             arm = ledger.variant(name)[1]
-            _grow(arms[experiment][arm], at_ms, window, bought.get(person, ()), marks.get(name, ()))
+            _grow(arms[experiment][arm], at_ms, within_ms, bought.get(person, ()), marks.get(name, ()))
     told = []
     for experiment, groups in sorted(arms.items()):
         base = "control" if "control" in groups else min(groups)

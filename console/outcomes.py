@@ -13,6 +13,7 @@ from console.answers import Asked
 from console.api import Reader
 from console.background import Background
 from console.ledger import Window
+from console.reports import conversions_of
 from profiles.moments import DAY_MS
 
 LOG = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ class Outcomes(Background):
         reports = self._reader.reports
         assert reports is not None, "an API with brokers wanted"
         rulebook = (await self._reader.generation()).rulebook
-        window = Window(from_ms=self._reader.time.now_ms() - OF_MS)
+        window = Window(from_ms=self._reader.time.now_ms() - OF_MS, conversions=conversions_of(rulebook))
         told = await reports.told(sorted(rulebook.triggers), window, rulebook.currency)
         metrics.MOMENTS.clear()  # A trigger that is gone has no outcome any more.
         metrics.REVENUE.clear()

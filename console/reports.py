@@ -16,6 +16,7 @@ from profiles.codec import BadBlob, decode
 from profiles.ids import STRENGTH
 from profiles.moments import DAY_MS, parse_duration, parse_instant
 from profiles.wire import DECISIONS, EMAIL_EVENTS, ORDER_EVENTS, TRIGGERS_PREFIX
+from rules.rulebook import Rulebook
 from stream.ports import ProfileStore
 
 WITHIN_MS_MAX: Final = 90 * DAY_MS
@@ -105,8 +106,13 @@ async def _is_at_end(consumer: Any, place: TopicPartition) -> bool:
     return highwater is not None and bool(await consumer.position(place) >= highwater)
 
 
-def window_of(from_: str, to: str, within: str, touch: str) -> Window:
-    """What is asked for, of words.
+def conversions_of(rulebook: Rulebook) -> dict[str, int]:
+    """Trigger -> for how long orders are what it brought, ms, of those that say so."""
+    return {name: one.conversion_ms for name, one in rulebook.triggers.items() if one.conversion_ms}
+
+
+def window_of(from_: str, to: str, within: str, touch: str, rulebook: Rulebook) -> Window:
+    """What is asked for, of words. Without ``within`` each trigger has its ``conversion``, or else seven days.
 
     Raises:
         ValueError: of which word, and what was wanted.
@@ -119,6 +125,8 @@ def window_of(from_: str, to: str, within: str, touch: str) -> Window:
             instants.append(parse_instant(text) if text else default_ms)
         except (ValueError, OverflowError):
             raise ValueError(f"{name}: an ISO 8601 time like 2026-11-22T15:04:05Z wanted, got other text") from None
+    if not within:
+        return Window(instants[0], instants[1], touch=touch, conversions=conversions_of(rulebook))
     try:
         within_ms = parse_duration(within).after(0, UTC)
     except ValueError:

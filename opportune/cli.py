@@ -391,7 +391,12 @@ def report(
     triggers: Annotated[list[str] | None, typer.Argument(help="Triggers; all of the rules' unless given.")] = None,
     from_: Annotated[str, typer.Option("--from", help="Moments from this instant on (ISO 8601).")] = "",
     to: Annotated[str, typer.Option("--to", help="Moments before this instant.")] = "",
-    within: Annotated[str, typer.Option(help="How long after a moment an order counts.")] = "P7D",
+    within: Annotated[
+        str,
+        typer.Option(
+            help="How long after a moment an order counts; what the trigger says of its conversion, else seven days, unless given."
+        ),
+    ] = "",
     touch: Annotated[
         str, typer.Option(help="The last message that was so has the order: sent, opened or clicked.")
     ] = "sent",

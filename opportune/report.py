@@ -35,7 +35,7 @@ async def ask(
         if name not in book.triggers:
             raise Refused(f"trigger: one of the rules' wanted, got {name!r}{did_you_mean(name, sorted(book.triggers))}")
     try:
-        window = window_of(*words)
+        window = window_of(*words, book)
     except ValueError as error:
         raise Refused(f"--{error}") from None
     store = RedisStore(own.redis_url)

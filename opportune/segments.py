@@ -20,8 +20,8 @@ from console.exports import FORMATS, Only, columns_of, encoded, members
 from console.lists import Lists, versions
 from profiles.errors import Refused
 from rules.documents import did_you_mean
-from rules.records import plain
 from rules.rulebook import Rulebook
+from rules.spec import plain
 from stream import settings as stream_settings
 from stream.clock import SystemIds
 from stream.log import KafkaLog

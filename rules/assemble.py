@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, Final
 
 from profiles.aggregates import latest
-from profiles.moments import HOUR_MS, MINUTE_MS, Duration
+from profiles.moments import DAY_MS, HOUR_MS, MINUTE_MS, Duration
 from profiles.state import STATUSES
 from profiles.wire import Event
 from rules import payloads
-from rules.documents import Node, did_you_mean
-from rules.limits import CALENDAR, POLICY_PARTS, compile_limits
+from rules.documents import KEY, Node, did_you_mean
+from rules.limits import CALENDAR, POLICY_PARTS, by_channel, compile_limits, counting
 from rules.predicates import CUSTOM, Predicate, conditions
 from rules.program import (
     Act,
@@ -35,18 +36,21 @@ from rules.program import (
     follow,
     key_of,
 )
+from rules.spec import Judged
 from rules.versions import MIGRATIONS
 
 KEYS: Final = (
-    "class", "topic", "priority", "says", "on", "key", "when", "cancel_on", "restart_on", "re_entry", "expires", "consent", "quiet", "limits", "holdout", "max_age", "pace", "late_steps", "migration", "steps",
+    "class", "topic", "priority", "says", "on", "key", "when", "cancel_on", "restart_on", "re_entry", "expires", "consent", "quiet", "limits", "holdout", "max_age", "pace", "late_steps", "migration", "conversion", "steps",
 )  # fmt: skip
 CLASSES: Final = ("marketing", "transactional")
 PACE_MS: Final = 10 * MINUTE_MS
 BASIC_STEPS: Final = ("wait", "wait_for", "emit", "branch", "exit")
 """Those that this module lays itself; the others are in ``rules/steps``."""
 PRIORITY_MAX: Final = 1_000
+CONVERSION_MS_MAX: Final = 90 * DAY_MS
 _EXIT: Final = -1
 _KEYS_MAX: Final = 20
+_CONDITIONS_MAX: Final = 256
 
 
 def compile_trigger(name: str, node: Node, scope: TriggerScope, *, enters: bool = True) -> CompiledTrigger | None:
@@ -77,13 +81,20 @@ def compile_trigger(name: str, node: Node, scope: TriggerScope, *, enters: bool 
         "topic": f"{kind_name}:{topic_name}",
         "trigger": name,
     }
-    maker = _Maker(scope, name, key.text() if key is not None else "", entry.types if entry is not None else ())
+    key_name = key.text() if key is not None else ""
+    asked, key_asked = _condition(when, scope)
+    maker = _Maker(scope, name, key_name, entry.types if entry is not None else (), key_asked or (lambda key: asked))
     if steps.value in ([], None):
         steps.wrong("at least one step wanted, got none")
     maker.add(steps if steps.value is not None else ())
     maker.close()
     if entry is None:
         return None
+    limits = compile_limits(parts, names, scope)
+    sent = [one for one in maker.program if isinstance(one, Emit) and one.channel]
+    on_channel = {
+        one.channel: compile_limits(parts, {**names, "channel": f"{kind_name}:{one.channel}"}, scope) for one in sent
+    }
     return CompiledTrigger(
         name=name,
         revision=hashlib.blake2b(
@@ -92,13 +103,17 @@ def compile_trigger(name: str, node: Node, scope: TriggerScope, *, enters: bool 
         kind=kind_name,
         topic=topic_name,
         entry=entry,
-        key=key.text() if key is not None else "",
-        when=scope.rule(when) if when is not None else None,
+        key=key_name,
+        when=asked,
+        key_asked=key_asked,
         cancel=_listeners(node.get("cancel_on"), scope, remembered=True),
         restart=_listeners(node.get("restart_on"), scope),
         again=_again(again),
         consent=consent,
-        limits=compile_limits(parts, names, scope),
+        limits=limits,
+        on_channel=on_channel,
+        alongside={one.channel: by_channel(on_channel[one.channel]) for one in sent if one.also},
+        conversion_ms=_conversion(node.get("conversion"), scope),
         leaves=tuple(maker.leaves),
         expires=_expires(node.get("expires"), key),
         priority=priority.integer(least=-PRIORITY_MAX, most=PRIORITY_MAX) if priority is not None else 0,
@@ -112,6 +127,80 @@ def compile_trigger(name: str, node: Node, scope: TriggerScope, *, enters: bool 
         says=says.text() if says is not None else "",
         document=node.plain(),
     )
+
+
+def counting_all(
+    triggers: dict[str, CompiledTrigger], earlier: dict[tuple[str, str], CompiledTrigger]
+) -> tuple[dict[str, CompiledTrigger], dict[tuple[str, str], CompiledTrigger]]:
+    """The same, the limits of each knowing all caps that its moments count for."""
+    everyone: list[tuple[Any, CompiledTrigger]] = [*triggers.items(), *earlier.items()]
+    known = {
+        (name, part, channel): one
+        for name, trigger in everyone
+        for part, of in (("", {"": trigger.limits}), ("on", trigger.on_channel), ("beside", trigger.alongside))
+        for channel, one in of.items()
+    }
+    counts = counting(known)
+
+    def counted(name: Any, trigger: CompiledTrigger) -> CompiledTrigger:
+        return replace(
+            trigger,
+            limits=counts[name, "", ""],
+            on_channel={one: counts[name, "on", one] for one in trigger.on_channel},
+            alongside={one: counts[name, "beside", one] for one in trigger.alongside},
+        )
+
+    return (
+        {name: counted(name, one) for name, one in triggers.items()},
+        {name: counted(name, one) for name, one in earlier.items()},
+    )
+
+
+def _condition(node: Node | None, scope: TriggerScope) -> tuple[Judged | None, Callable[[str], Judged] | None]:
+    """Who may enter. A condition that names ``$key`` is one for each key: made when it is asked for, of what the profile
+    itself holds, as statistics must be kept from before."""
+    if node is None:
+        return None, None
+    if KEY not in _words_in(node.plain()):
+        return scope.rule(node), None
+    told = len(node.mistakes)
+    of_any = scope.rule(_with_key(node, "key"))
+    if len(node.mistakes) == told and any(what == "aggregate" for what, _ in of_any.reads):
+        node.wrong(
+            f"a condition with {KEY}: on orders, traits, segments and consents only, as nothing else is kept for each key"
+        )
+    return of_any, lru_cache(_CONDITIONS_MAX)(lambda key: scope.rule(_with_key(node, key)))
+
+
+def _words_in(plain: Any) -> set[str]:
+    if isinstance(plain, dict):
+        plain = list(plain.values())
+    if isinstance(plain, list):
+        return set().union(*map(_words_in, plain))
+    return {plain} if isinstance(plain, str) else set()
+
+
+def _with_key(node: Node, key: str) -> Node:
+    inside = node.value
+    if isinstance(inside, dict):
+        return node.made({name: _with_key(one, key) for name, one in inside.items()})
+    if isinstance(inside, list):
+        return node.made([_with_key(one, key) for one in inside])
+    return node.made(key) if inside == KEY else node
+
+
+def _conversion(node: Node | None, scope: TriggerScope) -> int:
+    """``{event: order_completed, within: P7D}``: for how long an order is what a moment brought, in reports; ms."""
+    if node is None:
+        return 0
+    node.known(("event", "within"), required=("event", "within"))
+    event, within = node.get("event"), node.get("within")
+    if event is not None and scope.event_types(event) != ("order_completed",):
+        event.wrong(f"conversion: order_completed wanted, as reports count orders, got {event.found()}")
+    length_ms = within.duration().about_ms() if within is not None else 0
+    if within is not None and length_ms > CONVERSION_MS_MAX:
+        within.wrong(f"within: 90 days at most wanted, got {within.found()}")
+    return length_ms
 
 
 def _pace(node: Node | None) -> int:
@@ -181,7 +270,7 @@ def _consent(node: Node | None, topic: str) -> ConsentRule | None:
     channel, named, mode = node.get("channel"), node.get("topic"), node.get("mode")
     return ConsentRule(
         channel.text() if channel is not None else "email",
-        named.text() if named is not None else topic,
+        named.text() if named is not None and named.value != "$trigger.topic" else topic,
         mode is not None and mode.choice(("opt_in", "opt_out")) == "opt_out",
     )
 
@@ -230,10 +319,13 @@ def _last_heard(types: tuple[str, ...], where: Predicate | None, said: str, matc
 class _Maker:
     """Lays steps end to end; a jump to ``_EXIT`` is set to the program's end when it is known."""
 
-    def __init__(self, scope: TriggerScope, trigger: str, key: str, heard: tuple[str, ...]) -> None:
+    def __init__(
+        self, scope: TriggerScope, trigger: str, key: str, heard: tuple[str, ...], asks: Callable[[str], Judged | None]
+    ) -> None:
         self.scope = scope
         self.trigger = trigger
         self.key = key
+        self.asks = asks
         self.heard = heard  # types of the event that a branch would ask about
         self.kept: dict[str, None] = {}
         self.program: list[Operation] = []
@@ -386,8 +478,17 @@ class _Maker:
         if not node.is_map():
             self.program.append(Emit(step, node.text(), ()))
             return
-        node.known(("template", "payload"), required=("template",))
-        template, payload = node.get("template"), node.get("payload")
-        parts = payloads.parts_of(payload, self.scope, self.key)
+        node.known(("template", "payload", "channel"), required=("template",))
+        template, payload, channel = node.get("template"), node.get("payload"), node.get("channel")
+        given = payload.get("coupon") if payload is not None and payload.is_map() else None
+        if payload is not None and given is not None and given.value == "auto":
+            self.scope.steps["issue_coupon"].compile(given.made({"offer": given.made(self.trigger)}), self)
+            payload = payload.made({**payload.value, "coupon": given.made("$coupon")})
+        parts = payloads.parts_of(payload, self.scope, self.key, self.asks)
         gives = any(read is payloads.coupon for _, read, _ in parts)
-        self.program.append(Emit(step, template.text() if template is not None else "", parts, gives))
+        says = template.text() if template is not None else ""
+        channels = channel.texts() if channel is not None else [""]
+        if not channels or len(set(channels)) != len(channels):
+            node.wrong("channel: one, or a list of different ones wanted")
+        for i, one in enumerate(channels):
+            self.program.append(Emit(self.next_step() if i else step, says, parts, gives, one, bool(i)))

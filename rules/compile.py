@@ -22,16 +22,17 @@ from profiles.aggregates import Aggregate
 from profiles.errors import BadDocument, BadInput, Mistake
 from profiles.ids import small_id
 from profiles.moments import WEEKDAYS, Duration, zone_named
+from profiles.money import to_minor
 from profiles.people import CONTACT
 from profiles.spec import discover
 from profiles.state import PARTS, TRAITS
 from profiles.taxonomy import EVENT_TYPES, resolve
 from profiles.wire import Event
 from rules import traits
-from rules.assemble import CLASSES, compile_trigger
+from rules.assemble import CLASSES, compile_trigger, counting_all
 from rules.documents import Node, did_you_mean, parse
 from rules.facts import Fact, together
-from rules.limits import POLICY_PARTS, counting
+from rules.limits import POLICY_PARTS
 from rules.members import static, staying
 from rules.predicates import conditions
 from rules.program import CompiledTrigger, StepSpec, TriggerSpec
@@ -84,6 +85,8 @@ class _Compiler:
         self.zone_name = zone or "UTC"
         self.currency = currency or "USD"
         self.locale = "en"
+        self.free_delivery: Node | None = None
+        self.free_delivery_minor: int | None = None
         self.week_from = 0
         self.session_gap = Duration(ms=30 * 60_000)
         self.cart_idle = Duration(ms=2 * 3_600_000)
@@ -122,6 +125,10 @@ class _Compiler:
             mistakes.append(Mistake(documents[0].file if documents else "", 1, "defaults/zone", str(error)))
 
     def compiled(self, kept: Sequence[Version]) -> Rulebook:
+        if self.free_delivery is not None:
+            self.free_delivery_minor = to_minor(self.free_delivery.number(), self.currency)
+            if self.free_delivery_minor <= 0:
+                self.free_delivery.wrong(f"an amount above 0 wanted, got {self.free_delivery.found()}")
         self.readers = traits.built_in(self, self.cart_idle)
         for name, node in self.goal_nodes.items():
             self._goal(name, node)
@@ -133,11 +140,7 @@ class _Compiler:
         made = [compile_trigger(name, node, self) for name, node in self.trigger_nodes.items()]
         triggers = {one.name: one for one in made if one is not None}
         earlier = self._earlier(kept) if not self.mistakes else {}
-        counts = counting(
-            {name: one.limits for name, one in triggers.items()} | {name: one.limits for name, one in earlier.items()}
-        )
-        triggers = {name: replace(one, limits=counts[name]) for name, one in triggers.items()}
-        earlier = {name: replace(one, limits=counts[name]) for name, one in earlier.items()}
+        triggers, earlier = counting_all(triggers, earlier)
         self._no_clashes()
         if self.mistakes:
             raise BadDocument(sorted(dict.fromkeys(self.mistakes), key=lambda one: (one.file, one.line, one.where)))
@@ -219,7 +222,7 @@ class _Compiler:
             document.wrong(f"at most {TRIGGERS_MAX} triggers wanted, got {len(self.trigger_nodes)}")
 
     def _defaults(self, node: Node, zone: str, currency: str) -> None:
-        node.known(("zone", "currency", "locale", "week_start", "session_gap", "cart_idle"))
+        node.known(("zone", "currency", "locale", "week_start", "session_gap", "cart_idle", "free_delivery_from"))
         zone_node, currency_node, locale = node.get("zone"), node.get("currency"), node.get("locale")
         if zone_node is not None and not zone:
             self.zone_name = zone_node.text()
@@ -230,6 +233,9 @@ class _Compiler:
                 self.zone_name = "UTC"
         if currency_node is not None and not currency:
             self.currency = currency_node.text()
+        free_from = node.get("free_delivery_from")
+        if free_from is not None:
+            self.free_delivery = free_from
         if locale is not None:
             self.locale = locale.choice(tuple(greeting.TEXTS))
         week_start = node.get("week_start")

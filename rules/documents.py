@@ -19,6 +19,8 @@ from profiles.money import decimal_of
 
 FILE_BYTES_MAX: Final = 1_000_000
 DEPTH_MAX: Final = 40
+KEY: Final = "$key"
+"""What tells the journeys of a trigger apart, in its `when` and its payloads."""
 _CONTAINERS: Final = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 
 
@@ -161,6 +163,8 @@ class Node:
         if isinstance(self.value, dict | list):
             self.wrong(f"a single value wanted, got {self.found()}")
             return None
+        if self.value == KEY:
+            self.wrong(f"{KEY}: goes in a trigger's `when` and in payloads only")
         return self.value
 
     def found(self) -> str:

@@ -23,10 +23,9 @@ from profiles.state import SESSION, STATUSES, Cart, Instance, Order, Profile, Re
 from profiles.wire import Wake
 from rules.engine import step
 from rules.projections import Projection
-from rules.records import plain
 from rules.rulebook import CompiledSegment, Rulebook
 from rules.say import in_words
-from rules.spec import Judged, shown
+from rules.spec import Judged, plain, shown
 from rules.verdict import Verdict
 from rules.whatif import least_changes
 

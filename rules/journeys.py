@@ -12,7 +12,7 @@ from profiles import carts, consent
 from profiles.ids import trigger_id
 from profiles.moments import DAY_MS, FOREVER, MINUTE_MS, Duration, day_number, day_start, iso
 from profiles.people import zone_of
-from profiles.state import SENT_MAX, Instance, Profile, Sent
+from profiles.state import SENT_MAX, Instance, Sent
 from profiles.wire import (
     Event,
 )
@@ -41,6 +41,7 @@ from rules.program import (
     key_of,
     on_audience,
 )
+from rules.spec import reasons
 from rules.versions import place_in
 
 AT: Final = "at:"
@@ -139,7 +140,7 @@ class Journeys(Elsewhere):
         name = f"{trigger.name}:{key}"
         if name in p.runs:
             return  # One live instance per trigger and key; what changes it is `restart_on`.
-        if trigger.when is not None and not trigger.when.judge(p, now_ms)[0]:
+        if (asked := trigger.asks(key)) is not None and not asked.judge(p, now_ms)[0]:
             return
         entered = p.entries.get(trigger.name)
         if entered is not None and trigger.again != "every":
@@ -388,10 +389,11 @@ class Journeys(Elsewhere):
                 self._move(dest, name, False, (by, str(now_ms)), now_ms)
         for run in list(p.runs.values()):
             trigger = self.rb.version_of(run)
-            rule = trigger.consent if trigger is not None else None
-            if trigger is None or rule is None:
+            rules = trigger.consents() if trigger is not None else ()
+            if trigger is None or not rules:
                 continue
-            if consent.state_of(p, rule.channel, rule.topic) == consent.DENIED:
+            if all(consent.state_of(p, rule.channel, rule.topic) == consent.DENIED for rule in rules):
+                rule = rules[0]
                 self._end(run)
                 pending = trigger.next_emit(run.at)
                 if pending is not None:
@@ -420,10 +422,11 @@ class Journeys(Elsewhere):
         if goods and not any(payload[name] for name in goods):
             reason, detail = "no_items", {"payload": goods[0]}
         consented: dict[str, Any] | None = None
-        refused = trigger.limits.refuses(p, now_ms, self.rb.zone)
+        limits = trigger.limits_of(emit, beside=run.context.pop("beside", 0) == now_ms)
+        refused = limits.refuses(p, now_ms, self.rb.zone)
         if refused is not None:
             reason, detail = refused
-        rule = trigger.consent
+        rule = trigger.consent_of(emit)
         if rule is not None:
             said = consent.word_on(p, rule.channel, rule.topic)
             state = said.value if said is not None else None
@@ -447,12 +450,15 @@ class Journeys(Elsewhere):
         if self.backfill:
             reason, detail = "backfill", {}
         if reason is None:
-            because = [*run.context["because"], *_reasons(trigger, p, now_ms)]
+            because = [*run.context["because"], *reasons(trigger.asks(run.key), p, now_ms)]
             not_before_ms = self._not_before(trigger, run, emit, now_ms)
             self.out.records.append(
                 records.sent(p, trigger, run, emit, self.rb, payload, because, consented, now_ms, not_before_ms)
             )
-            trigger.limits.count(p, now_ms)
+            limits.count(p, now_ms)
+            follows = trigger.program[run.at + 1] if run.at + 1 < len(trigger.program) else None
+            if isinstance(follows, Emit) and follows.also:
+                run.context["beside"] = now_ms
             if trigger.may_be_regretted:
                 p.sent.append(Sent(now_ms, run.trigger, run.key, emit.step, run.opened_by, run.occasion, run.opened_ms))
                 while len(p.sent) > SENT_MAX or p.sent[0].at_ms < now_ms - REGRETTED_MS:
@@ -514,16 +520,3 @@ def kept_of(event: Event, trigger: CompiledTrigger) -> dict[str, Any]:
 
 def _emit_after(trigger: CompiledTrigger, operation: WaitFor) -> Moment | None:
     return trigger.next_emit(operation.on_timeout)
-
-
-def _reasons(trigger: CompiledTrigger, profile: Profile, now_ms: int) -> list[dict[str, Any]]:
-    """What the trigger's own condition saw, leaf by leaf."""
-    found: list[dict[str, Any]] = []
-    pending = [trigger.when] if trigger.when is not None else []
-    while pending:
-        judged = pending.pop(0)
-        if judged.children:
-            pending = [*judged.children, *pending]
-        elif judged.value is not None:
-            found.append({"node": judged.text, "value": records.plain(judged.value(profile, now_ms))})
-    return found

@@ -147,6 +147,15 @@ class Limits:
             profile.aggs[agg] = occurrences.SPEC.add(profile.aggs.get(agg), now_ms, None, bound)
 
 
+def by_channel(limits: Limits) -> Limits:
+    """Of these only what is counted by the channel: for what goes out beside another that has been counted."""
+    return replace(
+        limits,
+        caps=tuple(cap for cap in limits.caps if cap.scope == "channel"),
+        names=tuple((scope, name) for scope, name in limits.names if scope == "channel"),
+    )
+
+
 def compile_limits(parts: dict[str, Node], names: dict[str, str], scope: Scope) -> Limits:
     """Compile what a trigger is limited by.
 

@@ -17,17 +17,19 @@ from typing import Any, Final, NamedTuple
 from profiles import carts, orders
 from profiles.aggregates import latest, recent
 from profiles.catalogue import LOOKED_AT_MAX, Catalogue, Product, levels
+from profiles.greeting import greeting
 from profiles.moments import Duration, iso
 from profiles.money import decimal_of, major, price_text, to_e6
-from profiles.state import Instance, Profile
+from profiles.state import STATUSES, Instance, Profile
 from profiles.taxonomy import EVENT_TYPES
 from profiles.wire import Event, coupon_code
+from rules.compare import normal
 from rules.copurchases import BOUGHT_TOGETHER, partners
 from rules.documents import Node, did_you_mean
 from rules.entities import matching
 from rules.predicates import of_people
 from rules.program import Need, Payload, PayloadPart, TriggerScope
-from rules.spec import once
+from rules.spec import Judged, once, reasons
 
 SELECTIONS: Final = ("co_purchased", "arrived_since", "on_sale", "similar", "personal")
 SEEDS: Final = ("viewed", "cart", "bought", "order")
@@ -52,11 +54,14 @@ class Filters(NamedTuple):
     most_e6: int | None = None
 
 
-def parts_of(payload: Node | None, scope: TriggerScope, key: str) -> tuple[PayloadPart, ...]:
+def parts_of(
+    payload: Node | None, scope: TriggerScope, key: str, asks: Callable[[str], Judged | None]
+) -> tuple[PayloadPart, ...]:
     """Compile a payload.
 
     Args:
         key: the trigger's ``key``: which property of the opening event tells its instances apart.
+        asks: a key -> the trigger's condition.
     """
     named = payload.items() if payload is not None else []
     chosen = [name for name, node in named if _selects(name, node)]
@@ -69,7 +74,8 @@ def parts_of(payload: Node | None, scope: TriggerScope, key: str) -> tuple[Paylo
         if name in chosen:
             read, need = _selection(name, node, filters, scope, key)
         else:
-            read, need = _part(node, scope), _need(node)
+            said = _meant(name, node, scope) if node.value is True else None
+            read, need = said or _part(node, scope, asks), _need(node)
         parts.append((name, read, need))
     return tuple(parts)
 
@@ -88,9 +94,10 @@ def _need(node: Node) -> Need:
     return Need.THIS if node.value == "current" or is_list else Need.NOTHING
 
 
-def _part(node: Node, scope: TriggerScope) -> Payload:
+def _part(node: Node, scope: TriggerScope, asks: Callable[[str], Judged | None]) -> Payload:
     """What a part of the payload is: a constant, ``current`` (the cart), ``{last: 4}`` (products viewed), ``{in: P3D}`` (the
-    instant so long ahead), ``{any_item: pets}`` (those of them that match), ``{map: product_content}`` (what to read of what was bought), ``$name``."""
+    instant so long ahead), ``{any_item: pets}`` (those of them that match), ``{match: pets}`` (the one that the product is for),
+    ``{map: product_content}`` (what to read of what was bought), ``$name``."""
     if node.value == "current":
         return _cart(scope.currency)
     if node.is_map() and node.get("last") is not None:
@@ -105,6 +112,10 @@ def _part(node: Node, scope: TriggerScope) -> Payload:
         node.known(("any_item", "where"))
         matches, _ = matching(named.text(), node.get("where"), scope)
         return lambda profile, run, now_ms, goods: [one for one, _ in matches(profile, now_ms)]
+    if node.is_map() and node.get("match") is not None:
+        return _whose(node, scope)
+    if node.value == "$explain":
+        return lambda profile, run, now_ms, goods: [*run.context["because"], *reasons(asks(run.key), profile, now_ms)]
     if isinstance(node.value, str) and node.value.startswith("$"):
         return _named(node, scope.currency)
     constant = node.plain()
@@ -123,9 +134,65 @@ def _named(node: Node, currency: str) -> Payload:
         return lambda profile, run, now_ms, goods: _completed({"product_id": run.key}, goods, currency)
     known = ("run_out", "because", "news", "nth", "year", "level", "arm")
     if name not in known:
-        all_of = ", ".join(f"${one}" for one in ("key", "due", "coupon", "product", *known))
+        all_of = ", ".join(f"${one}" for one in ("key", "due", "coupon", "product", "explain", *known))
         node.wrong(f"one of {all_of} wanted, got {node.value!r}")
     return lambda profile, run, now_ms, goods: run.context.get(name)
+
+
+def _meant(name: str, node: Node, scope: TriggerScope) -> Payload | None:
+    """What is meant by ``greeting: true`` and ``free_delivery_gap: true``; of other names ``true`` is what it says."""
+    if name == "greeting":
+        locale = scope.locale
+        return lambda profile, run, now_ms, goods: greeting(profile.traits, locale)
+    if name != "free_delivery_gap":
+        return None
+    least_minor, currency = scope.free_delivery_minor, scope.currency
+    if least_minor is None:
+        node.wrong(
+            "free_delivery_gap: the amount from which delivery is free wanted (defaults/free_delivery_from), got none"
+        )
+        return lambda profile, run, now_ms, goods: None
+
+    def gap(profile: Profile, run: Instance, now_ms: int, goods: Catalogue) -> Any:
+        """How much is missing of the journey's order, else of the cart; of money that cannot be compared nothing is said."""
+        placed = [one for one in orders.fold(profile, STATUSES, currency) if one.order_id == run.key]
+        cart = profile.carts.get(run.key) or carts.current(profile)
+        if not placed and (cart is None or (cart.currency or currency) != currency):
+            return None
+        has_minor = placed[0].amount_minor if placed else carts.total_minor(cart) if cart is not None else 0
+        missing_minor = max(0, least_minor - has_minor)
+        return {
+            "from": major(least_minor, currency),
+            "gap": major(missing_minor, currency),
+            "gap_minor": missing_minor,
+            "currency": currency,
+        }
+
+    return gap
+
+
+def _whose(node: Node, scope: TriggerScope) -> Payload:
+    """``{match: pets}``: the first of a customer's pets of which something (its species, say) is a level of the category of
+    the journey's product (dog: ``pets/dog/food``), or what a list of that name says of that level (``{dogs: dog}``)."""
+    node.known(("match",))
+    named = node.get("match")
+    path = named.text() if named is not None else ""
+    listed = scope.lists.get(path)
+    said_of = {str(key): one.text() for key, one in listed.items()} if listed is not None and listed.is_map() else {}
+    matches, _ = matching(path, None, scope)
+
+    def read(profile: Profile, run: Instance, now_ms: int, goods: Catalogue) -> Any:
+        of_key = {line.product_id: line.category for order in profile.orders.values() for line in order.lines}
+        product = goods.products.get(run.key)
+        category = (product.said.get("category") if product is not None else "") or of_key.get(run.key) or run.key
+        level_words = category.split("/")
+        wanted = {normal(one) for one in (*level_words, *(said_of[one] for one in level_words if one in said_of))}
+        for one, _ in matches(profile, now_ms):
+            if any(isinstance(value, str) and normal(value) in wanted for value in one.values()):
+                return one
+        return None
+
+    return read
 
 
 # --- what the customer did ------------------------------------------------------------------------------------------
@@ -150,8 +217,10 @@ def _cart(currency: str) -> Payload:
 
 
 def _last(node: Node, scope: TriggerScope) -> Payload:
-    node.known(("last", "of", "exclude", "distinct"))  # They are different ones in any case.
-    last, of, exclude = node.get("last"), node.get("of"), node.get("exclude")
+    node.known(("last", "of", "exclude", "distinct"))
+    last, of, exclude, distinct = node.get("last"), node.get("of"), node.get("exclude"), node.get("distinct")
+    if distinct is not None and distinct.value is not True:
+        distinct.wrong(f"distinct: true wanted, as each product is told once in any case, got {distinct.found()}")
     owned = _owned(exclude, scope.zone) if exclude is not None else None
     count = last.integer(least=1, most=RECENT_MAX, default=4) if last is not None else 4
     agg = _recent(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, Final, Protocol
 
@@ -130,13 +130,16 @@ PayloadPart = tuple[str, Payload, Need]
 class Emit:
     """Send a trigger record: an eligible moment.
 
-    ``gives``: the journey's coupon.
+    ``gives``: the journey's coupon. ``channel``: another than the trigger's; "" for that one. ``also``: by one more channel what
+    the moment before it says, and with it one touch.
     """
 
     step: str
     template: str
     payload: tuple[PayloadPart, ...]
     gives: bool = False
+    channel: str = ""
+    also: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,6 +295,10 @@ class CompiledTrigger:
         keeps: properties of the event heard last that its branches ask for.
         leaves: what takes somebody off the audiences that its steps put him on.
         limits: what holds its moments back beside consent.
+        on_channel: the same of moments that name a channel.
+        alongside: the same where they go beside one that went out: only what is counted by the channel.
+        key_asked: ``when`` names ``$key``: a key -> the condition, of that one.
+        conversion_ms: how long after a moment an order is its own; 0: it does not say.
         expires: what it cannot outlive.
         priority: of several moments of one instant the greatest comes first, and takes what room there is under a cap.
         migration: what becomes of journeys under way when another version comes into force (``rules/versions.py``).
@@ -316,6 +323,10 @@ class CompiledTrigger:
     program: tuple[Operation, ...]
     keeps: tuple[str, ...] = ()
     limits: Limits = NO_LIMITS
+    on_channel: Mapping[str, Limits] = field(default_factory=dict)
+    alongside: Mapping[str, Limits] = field(default_factory=dict)
+    key_asked: Callable[[str], Judged] | None = None
+    conversion_ms: int = 0
     skips_late: bool = False
     leaves: tuple[Leaving, ...] = ()
     expires: Expiry | None = None
@@ -329,6 +340,29 @@ class CompiledTrigger:
     def may_be_regretted(self) -> bool:
         """Whether anything told late could show that its letters should not have gone."""
         return bool(self.cancel) or bool(self.entry.segment) or self.entry.stays
+
+    def asks(self, key: str) -> Judged | None:
+        """The condition of a journey of this key, if there is one."""
+        return self.when if self.key_asked is None else self.key_asked(key)
+
+    def consent_of(self, emit: Emit) -> ConsentRule | None:
+        """What must be agreed to for this moment."""
+        return (
+            replace(self.consent, channel=emit.channel) if self.consent is not None and emit.channel else self.consent
+        )
+
+    def consents(self) -> tuple[ConsentRule, ...]:
+        """All that its moments may need to be agreed to; of a trigger that sends nothing its own."""
+        asked = (self.consent_of(one) for one in self.program if isinstance(one, Emit))
+        return tuple(dict.fromkeys(one for one in asked if one is not None)) or (
+            (self.consent,) if self.consent else ()
+        )
+
+    def limits_of(self, emit: Emit, *, beside: bool) -> Limits:
+        """What holds this moment back. ``beside``: the one that it goes along with went out."""
+        if beside and emit.also:
+            return self.alongside[emit.channel]
+        return self.on_channel.get(emit.channel, self.limits)
 
     def hears(self) -> set[str]:
         """Event types that its live instances listen to."""
@@ -428,6 +462,8 @@ class TriggerScope(Scope, Protocol):
     trigger_kinds: dict[str, TriggerSpec]
     policies: dict[str, Node]
     lists: dict[str, Node]
+    locale: str
+    free_delivery_minor: int | None
     steps: dict[str, StepSpec]
 
     def stated(self, path: str, node: Node) -> Field | None:

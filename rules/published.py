@@ -20,7 +20,7 @@ from profiles.moments import FOREVER
 from profiles.state import Profile
 from profiles.wire import Record
 from rules import records
-from rules.spec import PublishedTrait, shown
+from rules.spec import PublishedTrait, plain, shown
 
 TIMER: Final = "trait:"
 
@@ -50,7 +50,7 @@ def looked_at(
     found = []
     for one in traits:
         value, until_ms = one.reader.read(profile, now_ms)
-        value = records.plain(value)
+        value = plain(value)
         if until_ms < FOREVER:
             timers[TIMER + one.name] = until_ms
         else:
@@ -102,4 +102,4 @@ def retell(profile: Profile, traits: tuple[PublishedTrait, ...], before: dict[in
 def _as_read(one: PublishedTrait, value: Any, currency: str) -> Any:
     if isinstance(value, float):
         value = Fraction(value).limit_denominator(1_000_000)
-    return records.plain(shown(value, one.reader.kind, currency))
+    return plain(shown(value, one.reader.kind, currency))

@@ -102,6 +102,7 @@ def sent(
             "zone": str(people.zone_of(profile, rulebook.zone)),
         },
         "profile": {**_contact(profile), "greeting": greeting(profile.traits, rulebook.locale)},
+        "channel": emit.channel or (trigger.consent.channel if trigger.consent is not None else None),
         "consent": consent,
         "experiment": run.context.get("experiment"),
         "payload": payload,
@@ -234,14 +235,3 @@ def decided(
         "at": iso(now_ms),
     }
     return Record(DECISIONS, profile.address, orjson.dumps(value))
-
-
-def plain(value: Any) -> Any:
-    """A value as JSON may hold it: an exact fraction becomes a number rounded to six places."""
-    if isinstance(value, dict):
-        return {key: plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(one) for one in value]
-    if value is None or isinstance(value, str | int | bool):
-        return value
-    return round(float(value), 6)

@@ -77,6 +77,14 @@ def say_trigger(trigger: CompiledTrigger, language: str) -> str:
                 "Кто в пути при смене правил, идёт дальше по новым",
             )
         )
+    if (conversion := document.get("conversion")) is not None:
+        within = conversion.get("within")
+        sentences.append(
+            t.pick(
+                f"Orders within {t.duration(within)} are what it brought",
+                f"Его заказы: за {t.duration(within)} после письма",
+            )
+        )
     consent = document.get("consent")
     if isinstance(consent, dict):
         channel, is_out = consent.get("channel"), consent.get("mode") == "opt_out"
@@ -140,7 +148,12 @@ def _step(step: Any, t: Tongue) -> str:
         return t.pick("wait ", "ждать ") + t.duration(asked.get("for")) + within
     if "emit" in step:
         asked = step["emit"]
-        return t.pick("send ", "отправить ") + str(asked.get("template") if isinstance(asked, dict) else asked)
+        by = (
+            t.pick(" by ", ", канал: ") + t.value(asked["channel"])
+            if isinstance(asked, dict) and "channel" in asked
+            else ""
+        )
+        return t.pick("send ", "отправить ") + str(asked.get("template") if isinstance(asked, dict) else asked) + by
     if "wait_for" in step:
         asked = step["wait_for"]
         ends = asked.get("on_event") == "exit"

@@ -46,6 +46,7 @@ def rule_files() -> Schema:
                         "week_start": {"enum": list(WEEKDAYS)},
                         "session_gap": _DURATION,
                         "cart_idle": _DURATION,
+                        "free_delivery_from": {"type": ["number", "string"]},
                     }
                 ),
                 "policies": _named({"type": "object"}),

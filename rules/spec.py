@@ -264,6 +264,30 @@ def shown(value: Any, kind: str, currency: str) -> Any:
     return value
 
 
+def plain(value: Any) -> Any:
+    """A value as JSON may hold it: an exact fraction becomes a number rounded to six places."""
+    if isinstance(value, dict):
+        return {key: plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(one) for one in value]
+    if value is None or isinstance(value, str | int | bool):
+        return value
+    return round(float(value), 6)
+
+
+def reasons(judged: Judged | None, profile: Profile, now_ms: int) -> list[dict[str, Any]]:
+    """What a rule saw, leaf by leaf, as ``because`` tells it; of no rule nothing."""
+    found: list[dict[str, Any]] = []
+    pending = [judged] if judged is not None else []
+    while pending:
+        one = pending.pop(0)
+        if one.children:
+            pending = [*one.children, *pending]
+        elif one.value is not None:
+            found.append({"node": one.text, "value": plain(one.value(profile, now_ms))})
+    return found
+
+
 def once(event: Event) -> list[Any]:
     """What an event contributes where only that it happened counts."""
     return _ONE

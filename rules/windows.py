@@ -7,7 +7,7 @@ A window places what happened at e in a stretch of instants, [enters, leaves): l
     between: [D, E]       [e + D, e + E): at least D and less than E ago
     between: [day, day]   always, of what happened on these days and those between them; so do after and before
     since_last: event     of what happened later than the last of these events
-    session: current      of what happened since the visit under way began
+    session: current      of what happened since the visit under way began; since: session_start is the same
 
 Calendars are the shop's, or with ``zone: profile`` the customer's own: a change of his zone places everything anew.
 """
@@ -37,7 +37,7 @@ CALENDAR: Final = {
 }
 """Word -> (period, how many periods ago)."""
 
-KEYS: Final = ("within", "calendar", "between", "after", "before", "since_last", "session", "zone")
+KEYS: Final = ("within", "calendar", "between", "after", "before", "since_last", "session", "since", "zone")
 _KINDS: Final = KEYS[:-1]
 
 Leaves = Callable[[int], int]
@@ -164,8 +164,8 @@ def window_of(node: Node | None, scope: Scope, last: Callable[[Node], Last] | No
         return _between(operand, scope.zone, by_profile)
     if kind in ("between", "after", "before"):
         return _dates(node, kind, operand, scope.zone)
-    if kind == "session":
-        operand.choice(("current",))
+    if kind in ("session", "since"):
+        operand.choice(("current",) if kind == "session" else ("session_start",))
         return Window("in this session", _in_visit, frozenset({("part", SESSION)}), newest=True)
     if last is None:
         operand.wrong("since_last: goes with did, did_not and measures only")

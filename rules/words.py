@@ -231,7 +231,7 @@ class Tongue:
             return self.pick(f"from {asked} on", f"начиная с {asked}")
         if name == "before":
             return self.pick(f"before {asked}", f"до {asked}")
-        if name == "session":
+        if name in ("session", "since"):
             return self.pick("in this visit", "в этом визите")
         if name == "since_last":
             of = asked if isinstance(asked, dict) else {"did": asked}

@@ -8,6 +8,7 @@ from typing import Any, Final
 import pytest
 
 from console.ledger import Ledger, Window, report
+from console.reports import conversions_of, window_of
 from profiles.moments import DAY_MS, HOUR_MS, MINUTE_MS
 from profiles.wire import DECISIONS, Record
 from tests.console.told_of import SPRING, Shop
@@ -246,3 +247,28 @@ def test_what_is_not_of_its_topic_is_counted_and_left_out_and_the_oldest_moments
     kept = [one for one in range(60) if START_MS + one >= ledger.since_ms]
     assert step["eligible"] == step["opened"]["people"] == step["orders"] == len(kept) > 40
     assert whole["from"] is not None
+
+
+@pytest.mark.mechanic("M84")
+def test_an_order_is_what_a_trigger_brought_for_as_long_as_its_conversion_says() -> None:
+    text = "{{on: {{event: registered}}, conversion: {{event: order_completed, within: {0}}}, steps: [{{emit: it}}]}}"
+    book = rules_of(f"triggers: {{spring: {text.format('P14D')}, brief: {text.format('P1D')}}}")
+    shop = Shop(book)
+    shop.asked("user:1", START_MS)
+    shop.happened("user:1", "page_viewed", START_MS + HOUR_MS)
+    shop.bought("user:1", START_MS + 10 * DAY_MS, "o1", 100)
+    counted = {
+        (trigger, within): told(shop.records, trigger, **asked)["steps"][0]["orders"]
+        for trigger in ("spring", "brief")
+        for within, asked in (
+            ("own", {"conversions": conversions_of(book)}),
+            ("7 days", {}),
+            ("30 days", {"within_ms": 30 * DAY_MS}),
+        )
+    }
+    assert (counted["spring", "own"], counted["brief", "own"]) == (1, 0)
+    assert counted["spring", "7 days"] == counted["brief", "7 days"] == 0
+    assert counted["spring", "30 days"] + counted["brief", "30 days"] == 1
+    asked = window_of("", "", "", "sent", book)
+    assert (asked.of("spring"), asked.of("brief"), asked.of("other")) == (14 * DAY_MS, DAY_MS, 7 * DAY_MS)
+    assert window_of("", "", "P2D", "sent", book).of("spring") == 2 * DAY_MS

@@ -105,8 +105,8 @@ async def test_reports_are_read_from_the_topics_and_go_on_where_they_were(
 
 
 def test_a_window_is_read_of_words_or_refused() -> None:
-    window = window_of("2026-01-01T00:00:00Z", "", "PT2H", "clicked")
+    window = window_of("2026-01-01T00:00:00Z", "", "PT2H", "clicked", rules_of(RULES))
     assert (window.within_ms, window.touch, window.until_ms) == (2 * HOUR_MS, "clicked", 1 << 62)
-    for words in (("x", "", "P7D", "sent"), ("", "", "P100D", "sent"), ("", "", "", "sent"), ("", "", "7", "sent")):
+    for words in (("x", "", "P7D", "sent"), ("", "", "P100D", "sent"), ("", "", "7", "sent")):
         with pytest.raises(ValueError, match="wanted"):
-            window_of(*words)
+            window_of(*words, rules_of(RULES))

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from profiles.moments import FOREVER, iso
 from profiles.wire import TRAIT_CHANGES
 from rules.compile import compile_rules
-from rules.records import plain
 from rules.scenarios import World
-from rules.spec import shown
+from rules.spec import plain, shown
 from tests.laws.histories import ADDRESS, GOALS, TRAITS, event_of, histories, law
 from tests.laws.naive import Naive, Told
 
