@@ -23,12 +23,14 @@ from profiles.edits import Edit, pack_edit
 from profiles.erasure import Asked, pack_asked
 from profiles.errors import BadInput
 from profiles.ids import SHARDS, kind_of
-from profiles.moments import DAY_MS, iso
+from profiles.moments import DAY_MS, HOUR_MS, iso
 from profiles.wire import EDIT, ERASE, MERGE, PROFILE_COMMANDS, UNMERGE, Command, Record, encode_command
 from stream.ports import Ids, Log, ProfileStore
 
 POLL_S: Final = 0.05
 BY_CHARS_MAX: Final = 200
+LOOKS_MS: Final = HOUR_MS
+"""How long a broker may take to look for what is old enough, and to delete it: by itself every five minutes, and one."""
 _ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -156,13 +158,17 @@ def check_by(by: str) -> None:
         raise BadInput("malformed", f"by: 1 to {BY_CHARS_MAX} characters wanted, got {len(by)}")
 
 
-def ages_out(receipt: dict[str, Any], at_ms: int, input_ms: int, output_ms: int, dead_ms: int) -> dict[str, str]:
+def ages_out(
+    receipt: dict[str, Any], at_ms: int, input_ms: int, output_ms: int, dead_ms: int, segment_ms: int
+) -> dict[str, str]:
     """Until when copies of an erased person may still lie on the log, which cannot be edited: said in the answer.
 
     Args:
         at_ms: when the person was erased.
         input_ms, output_ms, dead_ms: how long the topics are kept.
+        segment_ms: for how long records go into one segment; the broker forgets it whole, by its last record.
     """
     assert receipt["kind"] == ERASE, receipt["kind"]
-    kept = {"input_topics": input_ms, "output_topics": output_ms, "dead_letters": dead_ms, "receipt": 30 * DAY_MS}
+    topics = {"input_topics": input_ms, "output_topics": output_ms, "dead_letters": dead_ms}
+    kept = {name: keep_ms + segment_ms + LOOKS_MS for name, keep_ms in topics.items()} | {"receipt": 30 * DAY_MS}
     return {name: iso(at_ms + keep_ms) for name, keep_ms in kept.items()}

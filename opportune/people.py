@@ -11,7 +11,7 @@ import orjson
 from console.commands import Commands, ages_out
 from console.register import Register
 from console.unmerge import Parter
-from opportune.topics import DEAD_LETTER_RETENTION_MS
+from opportune.topics import DEAD_LETTER_RETENTION_MS, SEGMENT_MS
 from profiles.edits import Edit
 from profiles.errors import Refused
 from profiles.moments import parse_instant
@@ -108,7 +108,7 @@ def tell(receipt: dict[str, Any], agreed: stream_settings.Agreed) -> int:
     told = dict(receipt)
     if receipt["kind"] == ERASE and receipt["outcome"] == "done":
         at_ms = parse_instant(receipt["at"])
-        kept_ms = (agreed.input_retention_ms, agreed.output_retention_ms, DEAD_LETTER_RETENTION_MS)
+        kept_ms = (agreed.input_retention_ms, agreed.output_retention_ms, DEAD_LETTER_RETENTION_MS, SEGMENT_MS)
         told["ages_out"] = ages_out(receipt, at_ms, *kept_ms)
     print(orjson.dumps(told, option=orjson.OPT_INDENT_2).decode())
     return 0 if receipt["outcome"] == "done" else 1

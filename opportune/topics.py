@@ -40,6 +40,8 @@ INPUT_RETENTION_MS_MIN: Final = 72 * HOUR_MS
 OUTPUT_RETENTION_MS: Final = 7 * DAY_MS
 DEAD_LETTER_RETENTION_MS: Final = 30 * DAY_MS
 FOR_EVER_MS: Final = -1
+SEGMENT_MS: Final = DAY_MS
+"""A broker forgets whole segments, when their last record is old enough: a record lies there so much longer at most."""
 VISIBLE_WITHIN_S: Final = 30.0
 POLL_S: Final = 0.02
 
@@ -48,6 +50,7 @@ PLAIN: Final[Mapping[str, Any]] = {}
 POLICY: Final = "cleanup.policy"
 RETENTION: Final = "retention.ms"
 RETENTION_BYTES: Final = "retention.bytes"
+SEGMENT: Final = "segment.ms"
 UNCLEAN: Final = "unclean.leader.election.enable"
 IN_SYNC: Final = "min.insync.replicas"
 STAMP: Final = "message.timestamp.type"
@@ -95,6 +98,7 @@ def wanted_topics(
             POLICY: "delete",
             RETENTION: str(retention_ms),
             RETENTION_BYTES: "-1",
+            SEGMENT: str(SEGMENT_MS),
             UNCLEAN: "false",
             IN_SYNC: str(max(1, replicas - 1)),
         }
@@ -245,6 +249,9 @@ def _faults(wanted: Topic, found: Topic) -> Iterable[str]:
     retention = found.settings.get(RETENTION, "not told")
     if wanted.name == ERASURES and retention != str(FOR_EVER_MS):
         yield f"{RETENTION} {FOR_EVER_MS} wanted: who restores an old backup needs all of it; found {retention}"
+    segment = found.settings.get(SEGMENT, "not told")
+    if wanted.name != ERASURES and not (_is_int(segment) and int(segment) <= SEGMENT_MS):
+        yield f"{SEGMENT} of {SEGMENT_MS} or less wanted: the erased would lie there longer than told; found {segment}"
     if wanted.replicas == 1:
         return  # An installation that may lose its only copy: nothing else is lost by fewer acknowledgements.
     if found.replicas < wanted.replicas:

@@ -57,6 +57,8 @@ async def test_topics_of_another_shape_are_left_as_they_are_and_told(fresh_broke
     assert PAGE_VIEWS in made
     assert not {CART_EVENTS, DEAD_LETTERS} & set(made)
     stamp = "CreateTime" if is_real else "not told"
+    segment = "604800000" if is_real else "not told"
+    lasting = f"segment.ms of 86400000 or less wanted: the erased would lie there longer than told; found {segment}"
     assert await check_topics(fresh_broker.address, wanted) == [
         "topic cart_events: 8 partitions wanted, as all input topics have, found 4",
         "topic cart_events: cleanup.policy delete wanted: compaction drops events; found compact",
@@ -65,6 +67,8 @@ async def test_topics_of_another_shape_are_left_as_they_are_and_told(fresh_broke
         f"found {stamp}",
         "topic cart_events: unclean.leader.election.enable false wanted: "
         "an unclean leader loses acknowledged records; found true",
+        f"topic cart_events: {lasting}",
+        f"topic dead_letters: {lasting}",
     ]
 
 

@@ -3,9 +3,10 @@
 python -m tests.faults.soak --minutes 60 --rate 20
 
 Customers tell a collector, each of them one thing after another, and say it again under the same id until it is taken,
-as the SDKs do. Every half minute memory and file descriptors of the processes that are never killed, the lag and the
-outboxes are looked at; at the end a line is laid through each, from a fifth of the time on. Then the load stops, and every
-customer's orders and cart in the store must be what he was told was taken: nothing less, nothing twice.
+as the SDKs do. Every half minute memory and file descriptors of the processes that are never killed, the lag, the
+outboxes and what the profiles weigh as stored are looked at; at the end a line is laid through each, from a fifth of
+the time on. Then the load stops, and every customer's orders and cart in the store must be what he was told was taken:
+nothing less, nothing twice.
 """
 
 from __future__ import annotations
@@ -227,7 +228,9 @@ async def _under_load(
     async def look() -> None:
         at = past_s() / 3600
         outboxes = await arena.topics.store.outboxes(range(SHARDS))
+        blobs = await arena.topics.store.load([f"user:u-{customer}" for customer in range(CUSTOMERS)])
         figures = {"lag": float(await arena.left()), "outbox": float(sum(map(len, outboxes)))}
+        figures["profiles_kb"] = sum(len(blob or b"") for blob in blobs) / 1024
         for name, pid in (("worker", arena.workers[0].pid), ("collector", collector.pid)):
             figures[f"{name}_mb"], figures[f"{name}_fds"] = usage(pid)
         for name, value in figures.items():

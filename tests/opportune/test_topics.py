@@ -72,6 +72,10 @@ def test_a_missing_topic_is_told(name: str) -> None:
             "message.timestamp.type LogAppendTime wanted: what bears an old time may be dropped before 72 h; found CreateTime",
         ),
         (
+            {"segment_ms": "604800000"},
+            "segment.ms of 86400000 or less wanted: the erased would lie there longer than told; found 604800000",
+        ),
+        (
             {"unclean_leader_election_enable": "true"},
             "unclean.leader.election.enable false wanted: an unclean leader loses acknowledged records; found true",
         ),
