@@ -18,6 +18,7 @@ from rules.documents import KEY, Node, did_you_mean
 from rules.limits import CALENDAR, POLICY_PARTS, by_channel, compile_limits, counting
 from rules.predicates import CUSTOM, Predicate, conditions
 from rules.program import (
+    EXIT,
     Act,
     Branch,
     CompiledTrigger,
@@ -48,7 +49,6 @@ BASIC_STEPS: Final = ("wait", "wait_for", "emit", "branch", "exit")
 """Those that this module lays itself; the others are in ``rules/steps``."""
 PRIORITY_MAX: Final = 1_000
 CONVERSION_MS_MAX: Final = 90 * DAY_MS
-_EXIT: Final = -1
 _KEYS_MAX: Final = 20
 _CONDITIONS_MAX: Final = 256
 
@@ -317,7 +317,7 @@ def _last_heard(types: tuple[str, ...], where: Predicate | None, said: str, matc
 
 
 class _Maker:
-    """Lays steps end to end; a jump to ``_EXIT`` is set to the program's end when it is known."""
+    """Lays steps end to end; a jump to ``EXIT`` is set to the program's end when it is known."""
 
     def __init__(
         self, scope: TriggerScope, trigger: str, key: str, heard: tuple[str, ...], asks: Callable[[str], Judged | None]
@@ -355,7 +355,7 @@ class _Maker:
             known = (*BASIC_STEPS, *self.scope.steps)
             named = [name for name in known if step.get(name) is not None] if step.is_map() else []
             if step.value == "exit":
-                self.program.append(Jump(_EXIT))
+                self.program.append(Jump(EXIT))
             elif len(named) != 1:
                 first = next(iter(step.value), "") if step.is_map() else ""
                 step.wrong(f"a step wanted: one of {', '.join(known)}, got {step.found()}{did_you_mean(first, known)}")
@@ -379,13 +379,13 @@ class _Maker:
         for _, node in self.jumps:
             node.wrong(f"a `label` further down wanted, got {node.found()}")
         for i, operation in enumerate(self.program):
-            if isinstance(operation, Jump) and operation.to == _EXIT:
+            if isinstance(operation, Jump) and operation.to == EXIT:
                 self.program[i] = Jump(end)
             elif isinstance(operation, WaitFor):
                 self.program[i] = replace(
                     operation,
-                    on_event=end if operation.on_event == _EXIT else operation.on_event,
-                    on_timeout=end if operation.on_timeout == _EXIT else operation.on_timeout,
+                    on_event=end if operation.on_event == EXIT else operation.on_event,
+                    on_timeout=end if operation.on_timeout == EXIT else operation.on_timeout,
                 )
         for i, operation in enumerate(self.program):
             if isinstance(operation, Act) and operation.issues:
@@ -408,7 +408,7 @@ class _Maker:
         return False
 
     def _exit(self, node: Node) -> None:
-        self.program.append(Jump(_EXIT))
+        self.program.append(Jump(EXIT))
 
     def _wait(self, node: Node) -> None:
         if not node.is_map():
@@ -429,7 +429,7 @@ class _Maker:
         ends = []
         for key in ("on_event", "on_timeout"):
             end = node.get(key)
-            ends.append(_EXIT if end is not None and end.choice(("go_on", "exit")) == "exit" else after)
+            ends.append(EXIT if end is not None and end.choice(("go_on", "exit")) == "exit" else after)
         length = timeout.duration() if timeout is not None else Duration(days=1)
         reset = _listeners(node.get("reset_on"), self.scope)
         self.heard = tuple(name for one in listeners for name in one.types)

@@ -10,7 +10,7 @@ from typing import Any, Final
 from profiles import consent, erasure
 from profiles.catalogue import Catalogue
 from profiles.ids import trigger_id
-from profiles.state import Instance, Profile
+from profiles.state import CONSENTS, Consent, Instance, Profile
 from profiles.wire import (
     ERASE,
     FORWARD,
@@ -24,7 +24,7 @@ from profiles.wire import (
 )
 from rules import records
 from rules.outcome import Step
-from rules.program import AUDIENCE, Audience, CompiledTrigger, Erase, Leaving, on_audience
+from rules.program import AUDIENCE, Audience, CompiledTrigger, Erase, Leaving, Suppress, on_audience
 from rules.rulebook import Rulebook
 
 CONTROL: Final = "control"
@@ -151,6 +151,14 @@ class Elsewhere:
             body = erasure.pack_asked(erasure.Asked(f"trigger:{run.trigger}"))
             self._send(Command(ERASE, self.p.address, "", (now_ms, command_id), body, now_ms))
         self._decide(run.trigger, step.step, run.opened_by, run.occasion, reason, {}, now_ms, DONE)
+
+    def _suppress(self, run: Instance, step: Suppress, now_ms: int) -> None:
+        """Refuse channels, as the customer could himself; for that it is never too late."""
+        for channel in step.channels:
+            self.p.consents[f"{channel}:*"] = Consent(consent.DENIED, now_ms, f"trigger:{run.trigger}")
+        self.p.dirty |= CONSENTS
+        detail = {"channels": list(step.channels)}
+        self._decide(run.trigger, step.step, run.opened_by, run.occasion, None, detail, now_ms, DONE)
 
     def _send(self, command: Command) -> None:
         """Send a command that no input of the log has caused: it goes out with the records, and is known by its own id."""

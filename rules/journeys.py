@@ -33,6 +33,7 @@ from rules.program import (
     Listener,
     Moment,
     Need,
+    Suppress,
     Task,
     Until,
     Wait,
@@ -216,6 +217,8 @@ class Journeys(Elsewhere):
                 self._audience(trigger, run, operation, now_ms)
             elif isinstance(operation, Erase):
                 self._ask_erasure(trigger, run, operation, now_ms)
+            elif isinstance(operation, Suppress):
+                self._suppress(run, operation, now_ms)
             elif isinstance(operation, Until):
                 due_ms = operation.due(p, run, now_ms)
                 if due_ms is None:
@@ -241,6 +244,7 @@ class Journeys(Elsewhere):
         due_ms = operation.duration.after(now_ms, zone)
         if operation.within_day:
             # Still the same day: a minute before midnight at the latest, where that is still to come.
+            zone = zone_of(self.p, zone)
             last_ms = day_start(day_number(now_ms, zone) + 1, zone) - 60_000
             due_ms = min(due_ms, last_ms) if last_ms > now_ms else due_ms
         return max(now_ms + 1, due_ms)
@@ -389,7 +393,7 @@ class Journeys(Elsewhere):
                 self._move(dest, name, False, (by, str(now_ms)), now_ms)
         for run in list(p.runs.values()):
             trigger = self.rb.version_of(run)
-            rules = trigger.consents() if trigger is not None else ()
+            rules = trigger.consents(run.at) if trigger is not None else ()
             if trigger is None or not rules:
                 continue
             if all(consent.state_of(p, rule.channel, rule.topic) == consent.DENIED for rule in rules):

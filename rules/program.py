@@ -21,6 +21,8 @@ from rules.verdict import Judge
 from rules.words import Tongue, Words
 
 AUDIENCE: Final = "audience:"
+EXIT: Final = -1
+"""A place beyond every program, until it is known where that ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,7 @@ def key_of(event: Event, prop: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Go on after a time; ``within_day``: before the local day ends all the same."""
+    """Go on after a time; ``within_day``: before the customer's day ends all the same."""
 
     duration: Duration
     within_day: bool
@@ -220,6 +222,15 @@ class Erase:
 
 
 @dataclass(frozen=True, slots=True)
+class Suppress:
+    """Refuse these channels for the customer: a moment, too."""
+
+    step: str
+    channels: tuple[str, ...]
+    template: str = "suppress"
+
+
+@dataclass(frozen=True, slots=True)
 class Leaving:
     """What takes somebody off an audience again."""
 
@@ -233,8 +244,8 @@ def on_audience(dest: str, name: str) -> str:
     return f"{AUDIENCE}{dest}/{name}"
 
 
-Moment = Emit | Task | Audience | Erase
-Operation = Wait | WaitFor | Emit | Branch | Jump | Fork | Until | Act | Task | Audience | Erase
+Moment = Emit | Task | Audience | Erase | Suppress
+Operation = Wait | WaitFor | Emit | Branch | Jump | Fork | Until | Act | Task | Audience | Erase | Suppress
 
 
 def follow(program: Sequence[Operation], at: int) -> tuple[int, ...]:
@@ -351,12 +362,14 @@ class CompiledTrigger:
             replace(self.consent, channel=emit.channel) if self.consent is not None and emit.channel else self.consent
         )
 
-    def consents(self) -> tuple[ConsentRule, ...]:
-        """All that its moments may need to be agreed to; of a trigger that sends nothing its own."""
-        asked = (self.consent_of(one) for one in self.program if isinstance(one, Emit))
-        return tuple(dict.fromkeys(one for one in asked if one is not None)) or (
-            (self.consent,) if self.consent else ()
-        )
+    def consents(self, at: int) -> tuple[ConsentRule, ...]:
+        """All that a journey at this place may still need to be agreed to; of a trigger that sends nothing its own."""
+        if self.consent is None:
+            return ()
+        if not any(isinstance(one, Emit) for one in self.program):
+            return (self.consent,)
+        asked = (self.consent_of(one) for one in self.program[at:] if isinstance(one, Emit))
+        return tuple(dict.fromkeys(one for one in asked if one is not None))
 
     def limits_of(self, emit: Emit, *, beside: bool) -> Limits:
         """What holds this moment back. ``beside``: the one that it goes along with went out."""

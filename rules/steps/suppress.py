@@ -1,18 +1,17 @@
 """``suppress: {channels: [email]}``: write no more on these channels, until the customer grants it anew.
 
 ``scope: marketing`` is every channel: bills and the like ask for no consent and still go out. ``then: {erase_after: P30D}``
-erases the customer after that time, unless something cancels the journey until then (a visit, a new consent).
+erases the customer after that time, unless he grants anything until then, or something else cancels the journey (a visit, say).
+It is a moment, with its decision.
 """
 
 from __future__ import annotations
 
 from typing import Any, Final
 
-from profiles import consent
 from profiles.moments import Duration
-from profiles.state import CONSENTS, Consent, Instance, Profile
 from rules.documents import Node
-from rules.program import Act, Erase, Maker, StepSpec, Wait
+from rules.program import EXIT, Erase, Maker, StepSpec, Suppress, WaitFor
 from rules.words import Tongue
 
 CHANNELS: Final = ("email", "sms", "push")
@@ -26,18 +25,15 @@ def _compile(node: Node, maker: Maker) -> None:
         if named is not None:
             scope.wrong("either 'channels' or 'scope' wanted")
     channels = [one.choice(CHANNELS) for one in named] if named is not None else list(CHANNELS)
-    source = f"trigger:{maker.trigger}"
-
-    def act(profile: Profile, run: Instance, now_ms: int) -> None:
-        for channel in channels:
-            profile.consents[f"{channel}:*"] = Consent(consent.DENIED, now_ms, source)
-        profile.dirty |= CONSENTS
-
-    maker.program.append(Act(act))
+    maker.program.append(Suppress(maker.next_step(), tuple(channels)))
     if then is not None:
         then.known(("erase_after",), required=("erase_after",))
         after = then.get("erase_after")
-        maker.program.append(Wait(after.duration() if after is not None else Duration(days=30), within_day=False))
+        granted = then.made(
+            {"event": then.made("consent_changed"), "where": then.made({"state": then.made("granted")})}
+        )
+        length = after.duration() if after is not None else Duration(days=30)
+        maker.program.append(WaitFor(maker.listeners(granted), (), length, EXIT, len(maker.program) + 1))
         maker.program.append(Erase(maker.next_step()))
 
 
@@ -52,7 +48,7 @@ def _words(asked: Any, t: Tongue) -> str:
 
 SPEC = StepSpec(
     "suppress",
-    "Writes no more: `{channels: [email]}`, or `{scope: marketing}`, every channel, until the customer grants it anew; `then: {erase_after: P30D}` erases him after that, unless the journey is cancelled first.",
+    "Writes no more: `{channels: [email]}`, or `{scope: marketing}`, every channel, until the customer grants it anew; `then: {erase_after: P30D}` erases him after that, unless he grants anything first or the journey is cancelled. A moment, with its decision.",
     _compile,
     _words,
     (
@@ -67,12 +63,17 @@ SPEC = StepSpec(
         trigger it = {on: {event: registered}, cancel_on: [{event: page_viewed}], consent: {channel: sms, mode: opt_out}, steps: [{suppress: {scope: marketing, then: {erase_after: P30D}}}]}
         0d   ana  registered
         0d   eve  registered
+        0d   joe  registered
+        0d   joe  expect suppressed it done
         1d   ana  order_completed order_id=1 total=10
         1d   eve  order_completed order_id=2 total=10
         1d   ana  expect emits bill 1, in buyers
+        1d   joe  order_completed order_id=3 total=10
         29d  eve  page_viewed
+        29d  joe  consent_changed channel=email topic=news state=granted
         30d  ana  expect out buyers, alarm none
-        30d  eve  expect in buyers
+        30d  eve  expect in buyers, suppressed it cancelled
+        30d  joe  expect in buyers, suppressed it reacted
         """,
     ),
 )

@@ -184,7 +184,7 @@ HISTORIES: Final = {
         111d  leo  expect emits sunset/last_day 1
         112d  leo  expect emits sunset 4, alarm 142d
         120d  max  page_viewed path=/
-        142d  leo  expect out non_openers, alarm none, suppressed sunset done
+        142d  leo  expect out non_openers, alarm none, suppressed sunset done 2
         142d  max  expect suppressed sunset cancelled
         """,
     "a birthday, jewels, coffees, a friend": """
@@ -453,3 +453,63 @@ def test_a_condition_on_the_key_is_asked_of_that_key() -> None:
 )
 def test_a_word_that_cannot_be_meant_is_refused_and_says_why(rules: str, told: str) -> None:
     assert mistakes(rules) == [told]
+
+
+@pytest.mark.mechanic("M66", "M67")
+@pytest.mark.parametrize(
+    ("said", "is_erased"),
+    [
+        ("", True),
+        ("120d  leo  unsubscribed", True),  # that is no sign that he would be kept
+        ("120d  leo  consent_changed channel=sms topic=news state=granted", False),
+        ("120d  leo  email_opened machine=true", True),
+        ("120d  leo  email_opened", False),
+    ],
+)
+def test_who_is_suppressed_is_erased_a_month_later_unless_he_comes_back(said: str, is_erased: bool) -> None:
+    done = check(
+        f"""
+        start 2026-01-05T12:00
+        0d    leo  consent_changed channel=email state=granted
+        1d    leo  email_delivered
+        89d   leo  email_delivered
+        112d  leo  expect emits sunset 4, suppressed sunset done
+        {said}
+        143d  leo  expect suppressed sunset done {2 if is_erased else 1}
+        """,
+        FILES,
+    )
+    suppressed = next(one for one in done.decisions("sunset") if "channels" in one["detail"])
+    assert suppressed["detail"] == {"channels": ["email", "sms", "push"]}
+    assert bool(done.world.erased) == is_erased
+
+
+@pytest.mark.mechanic("M63")
+def test_a_good_word_on_the_service_asks_for_a_review() -> None:
+    check(
+        """
+        start 2026-05-04T12:00
+        0d    leo  consent_changed channel=email state=granted
+        1d    leo  order_completed order_id=1 total=100 currency=RUB status=placed
+        2d    leo  order_status_changed order_id=1 to=delivered
+        7d    leo  survey_answered order_id=1 score=7
+        7d    leo  expect emits service_survey/ask_review 1, tasks service_survey 0
+        """,
+        FILES,
+    )
+
+
+@pytest.mark.mechanic("M47")
+def test_the_day_of_a_cart_is_the_customers_own() -> None:
+    check("""
+        defaults = {zone: Europe/Moscow}
+        start 2026-05-04T17:30
+        trigger it = {on: {event: product_added}, steps: [{wait: {for: PT2H, at_most: end_of_local_day}}, {emit: x}]}
+        0m      ana  identified timezone=Asia/Tokyo
+        0m      ana  product_added product=mug        # 23:30 in Tokyo
+        0m      eve  product_added product=mug
+        28m     ana  expect emits it 0
+        29m     ana  expect emits it 1
+        1h59m   eve  expect emits it 0
+        2h      eve  expect emits it 1
+        """)
