@@ -73,7 +73,10 @@ triggers:
     on: {event: registered}
     re_entry: {after: P7D}
     cancel_on: [{event: order_completed}]
-    steps: [{emit: w1}, {wait: P2D}, {emit: w2}]
+    steps: [{emit: w1}, {wait: P2D}, {emit: {template: w2, channel: [email, sms], payload: {coupon: auto}}}]
+  silence:
+    on: {event: email_bounced}
+    steps: [{suppress: {channels: [push]}}]
 """
 
 
@@ -160,9 +163,9 @@ def test_each_eligible_moment_has_exactly_one_decision_and_what_went_out_was_dec
 
     emitted = {name for name, one in decided.items() if one["outcome"] == "emitted"}
     suppressed = Counter(one["reason"] for one in decided.values() if one["outcome"] == "suppressed")
-    # Who is on an audience already is told of to nobody once more, and it is a moment all the same.
-    listed = {name for name in emitted if "audience" in decided[name]["detail"]}
-    assert listed
+    # Who is on an audience already is told of to nobody once more, nor is who is written to no more: moments all the same.
+    listed = {name for name in emitted if {"audience", "channels"} & decided[name]["detail"].keys()}
+    assert {decided[name]["trigger"] for name in listed} == {"card", "silence"}
     assert set(sent) == emitted - listed
     # What is regretted went out, and is regretted once.
     assert len({one["detail"]["trigger_id"] for one in regrets}) == len(regrets) > 0
