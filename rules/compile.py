@@ -28,12 +28,11 @@ from profiles.spec import discover
 from profiles.state import PARTS, TRAITS
 from profiles.taxonomy import EVENT_TYPES, resolve
 from profiles.wire import Event
-from rules import traits
+from rules import members, traits
 from rules.assemble import CLASSES, compile_trigger, counting_all
 from rules.documents import Node, did_you_mean, parse
 from rules.facts import Fact, together
 from rules.limits import POLICY_PARTS
-from rules.members import static, staying
 from rules.predicates import conditions
 from rules.program import CompiledTrigger, StepSpec, TriggerSpec
 from rules.projections import projection
@@ -96,6 +95,7 @@ class _Compiler:
         self.trait_nodes: dict[str, Node] = {}
         self.segment_nodes: dict[str, Node] = {}
         self.stages: dict[str, list[str]] = {}
+        self.ordered: set[str] = set()  # of these the ones that are partitions
         self.segments: dict[str, CompiledSegment] = {}
         self.under_way: list[str] = []
         self.declared: set[str] = set()
@@ -254,6 +254,7 @@ class _Compiler:
         node.known(("kind", "stages", "says"), required=("stages",))
         del self.segment_nodes[name]
         self.stages[name] = []
+        self.ordered.add(name)
         stages = node.get("stages")
         for one in stages if stages is not None else ():
             one.known(("name", "when"), required=("name", "when"))
@@ -358,6 +359,10 @@ class _Compiler:
         reader = self.readers.get(path)
         if reader is not None:
             return reader
+        if root in self.ordered and root not in self.trait_nodes and path in (root, f"{root}.entered_at"):
+            stages = tuple(self.segment(stage, node) for stage in self.stages[root])
+            self.readers.update(members.stage(root, stages))
+            return self.readers[path]
         if root in self.families and path != root:
             self.readers[path] = self.families[root](path.partition(".")[2])
             return self.readers[path]
@@ -504,11 +509,11 @@ class _Compiler:
         if when is not None and not is_static:
             node.known(("when", "stays_while", "says", "kind"))
         if is_static:
-            judged = static(name, node, self)
+            judged = members.static(name, node, self)
         else:
             judged = self.rule(when if when is not None else node)
         if when is not None and stays is not None:
-            judged = staying(name, judged, self.rule(stays))
+            judged = members.staying(name, judged, self.rule(stays))
         self.under_way.pop()
         if any(what == "runs" for what, _ in judged.reads):
             node.wrong("`live` goes in a trigger's `when`, not in a segment")

@@ -1,4 +1,4 @@
-"""Segments whose membership is memory: those that a weaker rule keeps, and static ones, formed once.
+"""Segments whose membership is memory: those that a weaker rule keeps, and static ones, formed once; and the stage that somebody is in, as a trait.
 
 The judges here look at the profile's own membership, which is what was judged, or said by command, before.
 """
@@ -8,10 +8,10 @@ from __future__ import annotations
 from datetime import datetime, tzinfo
 
 from profiles.ids import small_id
-from profiles.moments import instant
+from profiles.moments import FOREVER, instant
 from profiles.state import Profile
 from rules.documents import Node
-from rules.spec import Judged, Scope
+from rules.spec import Judged, Reader, Scope
 from rules.verdict import Answer, Judge, all_of, always, any_of
 
 
@@ -42,6 +42,24 @@ def static(name: str, node: Node, scope: Scope) -> Judged:
     text = f"formed at {at.found()}"
     judge = _formed(form_ms, formed.judge, member.judge)
     return Judged("static", text, judge, formed.reads, (formed,), member.value)
+
+
+def stage(name: str, stages: tuple[str, ...]) -> dict[str, Reader]:
+    """Traits of an ordered partition: ``lifecycle``, the stage that the customer is in, and ``lifecycle.entered_at``, since when.
+
+    Args:
+        stages: the segments that it is made of, ``lifecycle.churn`` and the rest.
+    """
+    said = {small_id(one): one.removeprefix(f"{name}.") for one in stages}
+    reads = frozenset(("segment", one) for one in stages)
+
+    def current(profile: Profile, now_ms: int) -> tuple[str | None, int]:
+        return next((word for segment, word in said.items() if segment in profile.members), None), FOREVER
+
+    def since(profile: Profile, now_ms: int) -> tuple[int | None, int]:
+        return next((profile.members[segment] for segment in said if segment in profile.members), None), FOREVER
+
+    return {name: Reader(current, "text", reads), f"{name}.entered_at": Reader(since, "time", reads)}
 
 
 def _formed(form_ms: int, rule: Judge, member: Judge) -> Judge:

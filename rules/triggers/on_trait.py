@@ -28,6 +28,8 @@ def _compile(node: Node, trigger: str, scope: Scope) -> Entry:
     assert named is not None
     path = named.text()
     reader = scope.reader(path, named)
+    if any(what == "segment" for what, _ in reader.reads):
+        named.wrong(f"trait: a stage is entered, left and stayed in as a segment, wanted `segment`, got {path}")
     ways = [way for way in _WAYS if node.get(way) is not None]
     if len(ways) != 1:
         node.wrong(f"one of {', '.join(_WAYS)} wanted, got {' and '.join(ways) or 'none'}")
