@@ -107,7 +107,7 @@ def compile_trigger(name: str, node: Node, scope: TriggerScope, *, enters: bool 
         when=asked,
         key_asked=key_asked,
         cancel=_listeners(node.get("cancel_on"), scope, remembered=True),
-        restart=_listeners(node.get("restart_on"), scope),
+        restart=_own(_listeners(node.get("restart_on"), scope), entry.types, key_name),
         again=_again(again),
         consent=consent,
         limits=limits,
@@ -302,6 +302,17 @@ def _listeners(node: Node | None, scope: TriggerScope, *, remembered: bool = Fal
                 heard=_last_heard(types, where, said, key, scope) if remembered and types else 0,
             )
         )
+    return tuple(found)
+
+
+def _own(restarts: tuple[Listener, ...], opening: tuple[str, ...], key: str) -> tuple[Listener, ...]:
+    """The same, where an event that could open a journey begins that of its own key anew, and no other."""
+    found: list[Listener] = []
+    for one in restarts:
+        own = tuple(name for name in one.types if name in opening) if key and not one.match else ()
+        others = tuple(name for name in one.types if name not in own)
+        found += [replace(one, types=own, match=key)] if own else []
+        found += [replace(one, types=others)] if others or not own else []
     return tuple(found)
 
 

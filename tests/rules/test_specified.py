@@ -513,3 +513,18 @@ def test_the_day_of_a_cart_is_the_customers_own() -> None:
         1h59m   eve  expect emits it 0
         2h      eve  expect emits it 1
         """)
+
+
+@pytest.mark.mechanic("M46")
+def test_what_is_put_into_one_cart_puts_off_the_letter_on_no_other() -> None:
+    check(
+        """
+        start 2026-05-04T12:00
+        0h     leo  consent_changed channel=email state=granted
+        24h    leo  product_added cart_id=c1 product=mug price=900 currency=RUB
+        25h    leo  product_added cart_id=c2 product=pen price=100 currency=RUB
+        26h    leo  expect emits abandoned_cart 1
+        27h    leo  expect suppressed abandoned_cart frequency     # the second cart's, on the same day
+        """,
+        FILES,
+    )
