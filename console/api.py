@@ -628,6 +628,13 @@ def _steps(trigger: CompiledTrigger) -> list[str]:
 WITHIN_S: Final = 30.0
 """How long an un-merge may wait for the worker; the others do not wait."""
 
+RECEIPT: Final = {
+    "operationRef": "#/paths/~1api~1v1~1receipts~1{command}/get",
+    "parameters": {"command": "$response.body#/command"},
+    "description": "What became of it.",
+}
+"""How the answer to a command leads to its receipt, in OpenAPI's words."""
+
 
 def _people(app: FastAPI, desk: Desk | None, callers: Callers) -> None:
     def staffed() -> Desk:
@@ -636,17 +643,16 @@ def _people(app: FastAPI, desk: Desk | None, callers: Callers) -> None:
         return desk
 
     admission = Depends(staffed)
+    taken = {**PROBLEMS, 202: {"links": {"receipt": RECEIPT}}}
     may_write, may_erase = [_may(callers, "write")], [_may(callers, "erase")]
 
-    @app.post("/api/v1/edits", status_code=202, response_model=shapes.Taken, responses=PROBLEMS, dependencies=may_write)
+    @app.post("/api/v1/edits", status_code=202, response_model=shapes.Taken, responses=taken, dependencies=may_write)
     async def edit(asked: shapes.EditAsked, at: Desk = admission) -> Response:
         """State traits and consents of a person by hand, or take them back."""
         said = Edit(asked.by, asked.why, asked.set, tuple(asked.unset), asked.consents)
         return json_answer({"command": await at.commands.edit(asked.address, said, asked.id)}, 202)
 
-    @app.post(
-        "/api/v1/erasures", status_code=202, response_model=shapes.Taken, responses=PROBLEMS, dependencies=may_erase
-    )
+    @app.post("/api/v1/erasures", status_code=202, response_model=shapes.Taken, responses=taken, dependencies=may_erase)
     async def erase(asked: shapes.Asked, at: Desk = admission) -> Response:
         """Erase a person with all addresses, for good."""
         return json_answer({"command": await at.commands.erase(asked.address, asked.by, asked.id)}, 202)
