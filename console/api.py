@@ -629,7 +629,7 @@ WITHIN_S: Final = 30.0
 """How long an un-merge may wait for the worker; the others do not wait."""
 
 RECEIPT: Final = {
-    "operationRef": "#/paths/~1api~1v1~1receipts~1{command}/get",
+    "operationRef": "#/paths/~1api~1v1~1receipts~1%7Bcommand%7D/get",
     "parameters": {"command": "$response.body#/command"},
     "description": "What became of it.",
 }
