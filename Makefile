@@ -40,7 +40,7 @@ accounts: env
 	ACCOUNTED_EVENTS=102000 $(BIN)/python -m pytest -q tests/laws/test_accounts.py
 
 # F15: more requests than the collector may take, 5 times so many; CAPACITY a second, for MINUTES.
-CAPACITY ?= 1000
+CAPACITY ?= 250
 MINUTES ?= 10
 overload: env
 	$(BIN)/python -m tests.faults.overload --seed $(SEED) --capacity $(CAPACITY) --minutes $(MINUTES)

@@ -1,6 +1,6 @@
 """F15, overload: five times as many requests as the collector may take, for minutes, and what became of each.
 
-python -m tests.faults.overload --capacity 1000 --minutes 10
+python -m tests.faults.overload --capacity 250 --minutes 10
 
 Requests are sent by a timetable, whether or not those before them were answered well; what is refused is not sent
 again. Then the load stops: all that was taken must lie on the log and in the profiles, once, and a client that asks at
@@ -181,7 +181,7 @@ def main() -> int:
     """Run it as asked; 1 if it failed."""
     asked = argparse.ArgumentParser(description=__doc__)
     asked.add_argument("--seed", type=int, default=42)
-    asked.add_argument("--capacity", type=int, default=1_000, help="requests a second that the collector may take")
+    asked.add_argument("--capacity", type=int, default=250, help="requests a second that the collector may take")
     asked.add_argument("--minutes", type=float, default=10)
     given = asked.parse_args()
     with tempfile.TemporaryDirectory(prefix="opportune-F15-") as folder:
