@@ -16,11 +16,12 @@ SEED = 42
 @pytest.mark.slow
 @pytest.mark.invariant("R1")
 @pytest.mark.invariant("R2")
+@pytest.mark.invariant("R7")
 @pytest.mark.invariant("R9")
 @pytest.mark.invariant("R11")
 @pytest.mark.invariant("R12")
 @pytest.mark.invariant("R13")
-@pytest.mark.parametrize("name", ["F1", "F3", "F7", "F11"])
+@pytest.mark.parametrize("name", ["F1", "F3", "F7", "F11", "F14"])
 async def test_nothing_is_lost_twice_wrong_or_phantom(name: str, tmp_path: Path) -> None:
     plan = PLANS[name]
     line, differs = await run(plan, SEED, tmp_path, plan.short_times, plan.short_events)
