@@ -127,7 +127,7 @@ class Reader:
             raise Asked(503, "no_rules", "rules: a generation that a worker announced wanted, got none yet")
         (first,) = await self.store.read_shards([0])
         if self._generation is None or announced != self._announced:
-            self._generation = Generation(*read_generation(announced))
+            self._generation = Generation(*read_generation(announced)[1:])
             self._announced, self._books, self._known = announced, Books(self._generation.rulebook), ()
         known = read_told(first.generation).known
         if known != self._known:

@@ -213,6 +213,18 @@ def rules_check(
     Terminal().print(table)
 
 
+@rules_app.command("publish")
+def rules_publish(
+    folder: Annotated[Path, typer.Argument(help="Folder of rule files.")],
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait until all that run go by them.")] = 30,
+    data_dir: RunningDev = None,
+) -> None:
+    """Put rules in force while workers run: checked first, with the topics of their triggers; nobody is restarted."""
+    from opportune import publishing
+
+    publishing.run(_environment(data_dir), folder, wait)
+
+
 @rules_app.command("progress")
 def rules_progress(
     wait: Annotated[bool, typer.Option("--wait", help="Until everybody has met them.")] = False,

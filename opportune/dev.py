@@ -11,7 +11,7 @@ import os
 import shutil
 import signal
 from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,6 +38,8 @@ CANCEL_AGAIN_S: Final = 0.5
 DEMO_SECRET_KEY: Final = "dev-secret-key"
 ENVIRONMENT: Final = "environment.json"
 """In the data folder: what commands beside ``dev`` need to reach its parts."""
+TOLD: Final = ("BOOTSTRAP", "REDIS_URL", "SECRET", "CLOCK", "REPLICATION", "ZONE", "CURRENCY")
+"""The settings in it."""
 
 RELAXED: Final = "relaxed in dev only: the broker keeps records in memory, the store need not persist (R28)"
 
@@ -82,8 +84,7 @@ async def run(options: Options) -> int:
         settings = stream_settings.read(env)
         logs.configure(settings.own.log_format, settings.own.log_level)
         worker = LiveWorker(settings, relaxed=True)
-        one_broker = replace(settings.agreed, replication=1)
-        await topics.create_topics(embedded.bootstrap, topics.agreed_topics(one_broker, worker.rules.triggers))
+        await topics.create_topics(embedded.bootstrap, topics.agreed_topics(settings.agreed, worker.rules.triggers))
         await begin_log_anew(worker.store, SystemIds())
         time = (
             worker.clock if isinstance(worker.clock, LogClock) and options.with_demo else connectors.clock.SystemClock()
@@ -97,10 +98,7 @@ async def run(options: Options) -> int:
             await _port(api.start(), "API", options.api_port)
             await worker.start()
             banner = _banner(options, collector.port, api.port, embedded, env, worker.rules.currency)
-            told = {
-                name: env[name]
-                for name in (f"OPPORTUNE_{one}" for one in ("BOOTSTRAP", "REDIS_URL", "SECRET", "CLOCK"))
-            }
+            told = {name: env[name] for name in (f"OPPORTUNE_{one}" for one in TOLD) if name in env}
             (folder / ENVIRONMENT).write_bytes(orjson.dumps(told))
             (folder / ENVIRONMENT).chmod(0o600)
             say.print(banner)
@@ -150,6 +148,7 @@ def _environment(options: Options, folder: Path, embedded: parts.Embedded) -> Ma
     env |= {
         "OPPORTUNE_BOOTSTRAP": embedded.bootstrap,
         "OPPORTUNE_REDIS_URL": embedded.redis_url,
+        "OPPORTUNE_REPLICATION": "1",
         "OPPORTUNE_DATA_DIR": str(folder),
         "OPPORTUNE_COLLECTOR_HOST": env.get("OPPORTUNE_COLLECTOR_HOST", "127.0.0.1"),
         "OPPORTUNE_COLLECTOR_PORT": str(options.collector_port),

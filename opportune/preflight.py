@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from opportune.topics import agreed_topics, check_topics
-from stream.rulebook import load
+from stream.rulebook import load, stays_in_force
 from stream.settings import Settings
 from stream.store import RedisStore
 from stream.transport import security
@@ -19,15 +19,16 @@ async def violations(settings: Settings) -> list[str]:
     """
     agreed, own = settings
     book = load(own.rules, zone=agreed.zone, currency=agreed.currency)
-    wrong = await check_topics(own.bootstrap, agreed_topics(agreed, book.triggers), security=security(own))
-    if not agreed.secret:
-        # Tombstones of erased people lie under hashes that it keys.
-        wrong.append("OPPORTUNE_SECRET: at least 32 hexadecimal digits wanted, got nothing")
     store = RedisStore.of(own)
     try:
-        wrong += await store.check(relaxed=False)
-        if not wrong:
-            wrong += await lost(store, settings)
+        staying = await stays_in_force(store, book)
+        triggers = (staying.rulebook if staying is not None else book).triggers
+        wrong = await check_topics(own.bootstrap, agreed_topics(agreed, triggers), security=security(own))
+        if not agreed.secret:
+            # Tombstones of erased people lie under hashes that it keys.
+            wrong.append("OPPORTUNE_SECRET: at least 32 hexadecimal digits wanted, got nothing")
+        of_store = await store.check(relaxed=False)
+        wrong += of_store or await lost(store, settings)
     finally:
         await store.close()
     return wrong

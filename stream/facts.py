@@ -110,6 +110,12 @@ class Books:
         self._facts: dict[str, Facts] = {}
         self._made: dict[tuple[str, ...], Rulebook] = {(): rulebook}
 
+    def under(self, rulebook: Rulebook) -> Books:
+        """Other rules, with the facts that are at hand."""
+        books = Books(rulebook)
+        books._facts = dict(self._facts)
+        return books
+
     def has(self, digest: str) -> bool:
         """Whether these facts are at hand."""
         return digest in self._facts

@@ -66,7 +66,7 @@ class Group:
         taken: by topic, inputs taken out and not yet counted in the metrics.
         marked_at: the offset at which it was.
         void: offsets of commands that nobody stored has told (``Owned.note_void``).
-        claimed_ms: when we claimed it, on the store's clock; 0 on the log's.
+        since_ms: when we claimed it, or new rules came, on the store's clock; 0 on the log's.
     """
 
     partition: int
@@ -83,7 +83,7 @@ class Group:
     taken: list[int] = field(default_factory=lambda: [0] * len(INPUT_TOPICS))
     marked_at: int = -1
     void: set[int] = field(default_factory=set)
-    claimed_ms: int = 0
+    since_ms: int = 0
 
     @property
     def shards(self) -> range:
@@ -91,8 +91,8 @@ class Group:
         return range(self.partition, SHARDS, self.partitions)
 
     def is_present(self) -> bool:
-        """Whether all that lay before our claim is behind us: so what is as of now is not as of an outage's beginning."""
-        return self.caught_up and self.gate_ms > self.claimed_ms
+        """Whether all that lay before our claim, or before new rules, is behind us: so what is as of now is not as of an outage's beginning."""
+        return self.caught_up and self.gate_ms > self.since_ms
 
     def add(self, topic: int, records: Sequence[LogRecord], read_ms: int, latest_ms: int = FOREVER) -> int:
         """Decode a fetch into its lane; the greatest logical time in it.

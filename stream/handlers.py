@@ -162,11 +162,32 @@ class Handlers:
         """The clock that decides what is due."""
         return self._clock
 
-    def go_by(self, rulebook: Rulebook) -> None:
-        """The generation in force is this; before the first input."""
-        self._rulebook = rulebook
-        self._books = Books(rulebook)
-        self._scanner = Scanner(self._store, rulebook, self._owned.partitions, self._clock.now_ms)
+    async def go_by(self, rulebook: Rulebook) -> None:
+        """The generation in force is this from the next batch on.
+
+        A batch is computed under one generation, and each shard's write says which: who is to go on after a crash finds either
+        what the old rules did or, in one write, that the shard goes by the new ones and what they did first.
+        """
+        async with self._turn:
+            self._rulebook = rulebook
+            self._books = self._books.under(rulebook)
+            self._scanner = Scanner(self._store, rulebook, self._owned.partitions, self._clock.now_ms)
+            for shard in self._owned.shards.values():
+                self._begin_by(shard)
+            for group in self._owned.groups.values():
+                group.since_ms = self._since_ms()
+        self._news.set()
+
+    def _begin_by(self, shard: Shard) -> None:
+        """Work on a shard by the rules in force; the facts that it knows are at hand."""
+        shard.go_by(self._rulebook)
+        shard.rulebook = self._books.knowing(shard.known) if shard.known else None
+        if shard.place >= 0:
+            self._owned.walking.add(shard.number)
+
+    def _since_ms(self) -> int:
+        """Now, on the store's clock; 0 on the log's."""
+        return self._clock.now_ms() if isinstance(self._clock, StoreClock) else 0
 
     @property
     def goods(self) -> Catalogue:
@@ -263,7 +284,7 @@ class Handlers:
                     starts[topic, partition] = start
                     group.lanes[place].position = start
                 group.low_ms = min(shard.clock_ms for shard in shards)
-                group.claimed_ms = self._clock.now_ms() if isinstance(self._clock, StoreClock) else 0
+                group.since_ms = self._since_ms()
                 if isinstance(self._clock, LogClock):
                     group.backfill = group.told_backfill = await self._was_history(partition)
                     # What was applied before us lies below our cursors: nobody reads it, and its time, again.
@@ -304,6 +325,8 @@ class Handlers:
             states = await effects.read("shards", lambda: self._store.read_shards(numbers))
             shards = [Shard.of(number, state) for number, state in zip(numbers, states, strict=True)]
             for shard in shards:
+                for met in shard.known:
+                    await effects.read("facts", partial(self._books.fetch, self._store, met.digest))
                 shard.go_by(self._rulebook)
             writes = [effects.claim_of(shard, self._ids.token()) for shard in shards]
             try:
@@ -316,12 +339,7 @@ class Handlers:
             await effects.publish(self._out, [unpack_record(packed) for packed in left])
             shard.trim = len(left)
             self._owned.shards[shard.number] = shard
-            if shard.known:
-                for met in shard.known:
-                    await effects.read("facts", partial(self._books.fetch, self._store, met.digest))
-                shard.rulebook = self._books.knowing(shard.known)
-            if shard.place >= 0:
-                self._owned.walking.add(shard.number)
+            self._begin_by(shard)
         return shards
 
     async def release(self, partitions: Sequence[int]) -> None:

@@ -301,6 +301,10 @@ class ProfileStore(Protocol):
         """Set such a document."""
         ...
 
+    async def replace_doc(self, name: str, before: bytes | None, value: bytes) -> bool:
+        """Set such a document if it is still ``before`` (``None``: not there); whether it was."""
+        ...
+
     async def check(self, *, relaxed: bool) -> list[str]:
         """What of R28 the store fails: eviction policy, persistence, role. Empty when it may be used.
 

@@ -247,6 +247,13 @@ class MemoryStore:
         """Set a document."""
         self._docs[name] = value
 
+    async def replace_doc(self, name: str, before: bytes | None, value: bytes) -> bool:
+        """Set a document if nobody has in between."""
+        is_so = self._docs.get(name) == before
+        if is_so:
+            self._docs[name] = value
+        return is_so
+
     async def check(self, *, relaxed: bool) -> list[str]:
         """Persistence is what it lacks."""
         return [] if relaxed else ["store: persistence: AOF or snapshots wanted, found a store in memory"]

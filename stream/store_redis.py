@@ -54,6 +54,12 @@ _PROFILE: Final = [tag + "p:" for tag in _TAGS]
 _COMMIT: Final = Path(__file__).with_name("commit_shard.lua").read_text()
 _COMMIT_SHA: Final = hashlib.sha1(_COMMIT.encode(), usedforsecurity=False).hexdigest()
 
+_REPLACE: Final = """
+if redis.call('GET', KEYS[1]) ~= (ARGV[2] or false) then return 0 end
+redis.call('SET', KEYS[1], ARGV[1])
+return 1
+"""
+
 _EACH: Final = """
 local answers = {}
 for at, key in ipairs(cmsgpack.unpack(ARGV[1])) do answers[at] = redis.call(ARGV[2], key, unpack(ARGV, 3)) end
@@ -177,6 +183,12 @@ class RedisStore:
         """Set a document."""
         with self._told("put_doc"):
             await self._reads.set(f"doc:{name}", value)
+
+    async def replace_doc(self, name: str, before: bytes | None, value: bytes) -> bool:
+        """Set a document if nobody has in between."""
+        with self._told("replace_doc"):
+            wanted = () if before is None else (before,)
+            return bool(await self._reads.eval(_REPLACE, 1, f"doc:{name}", value, *wanted))
 
     # --- reading ------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from typing import Final
 import orjson
 
 from profiles.catalogue import Catalogue
-from profiles.errors import Refused
+from profiles.errors import BadDocument, Refused
 from profiles.ids import SHARDS
 from profiles.wire import INPUT_TOPICS
 from stream import app, certificates, metrics, rulebook
@@ -41,12 +41,18 @@ def tune() -> None:
 INSTALLATION: Final = "installation"
 
 
+RULES_S: Final = 1.0
+"""How often a worker looks whether other rules are in force."""
+
+
 class LiveWorker:
     """A worker with everything it stands on; ``start``, ``wait`` and ``stop`` as ``stream.app.Worker``."""
 
     def __init__(self, settings: Settings, *, relaxed: bool = False) -> None:
         """Open nothing yet.
 
+        Args:
+            relaxed: of ``dev``: the store need not persist, and the rules that it starts with are put in force whatever was.
         Raises:
             Refused, BadDocument: the rules are not to be had.
         """
@@ -91,12 +97,17 @@ class LiveWorker:
             if wrong:
                 raise Refused("\n".join(wrong))
         await self._same_installation()
-        self.rules, kept = await rulebook.come_after(self.store, self.rules, self._files)
-        self._handlers.go_by(self.rules)
-        await rulebook.announce(self.store, self.rules, self._files, kept)
-        metrics.RULES.clear()
-        metrics.RULES.labels(self.rules.hash).set(1)
+        begin = rulebook.publish if self._relaxed else rulebook.begin_by
+        mine, self._announced = self.rules.hash, await begin(self.store, self.rules, self._files)
+        if not self._announced.is_of(mine):
+            app.log.warning(
+                "rules: those in %s are not in force; going by generation %d (`opportune rules publish` puts others in force)",
+                self._own.rules,
+                self._announced.rulebook.number,
+            )
+        await self._go_by(self._announced)
         await self._worker.start()
+        self._watches.append(asyncio.get_running_loop().create_task(self._watch_rules()))
         self._watches.append(asyncio.get_running_loop().create_task(self._watch_progress()))
         self.is_member = True
 
@@ -108,6 +119,47 @@ class LiveWorker:
             await self.store.put_doc(INSTALLATION, orjson.dumps(now))
         elif orjson.loads(told) != now:
             raise Refused(f"store: an installation of {now} wanted, got one of {orjson.loads(told)}")
+
+    async def _go_by(self, announced: rulebook.Announced) -> None:
+        await self._handlers.go_by(announced.rulebook)
+        self._announced, self.rules = announced, announced.rulebook
+        metrics.RULES.clear()
+        metrics.RULES.labels(self.rules.hash).set(1)
+
+    async def _watch_rules(self) -> None:
+        try:
+            await self._follow_rules()
+        except Exception as error:
+            self._worker.fail("following the rules", error)
+
+    async def _follow_rules(self) -> None:
+        """Go by the rules that come into force; and by none of before."""
+        looked_at = self._announced.value
+        while True:
+            await asyncio.sleep(RULES_S)
+            try:
+                value = await self.store.get_doc(rulebook.IN_FORCE)
+                if value == looked_at:
+                    continue
+                number, hashed = rulebook.mark_of(value)
+                if number < self.rules.number:  # The store went back, and has forgotten ours.
+                    await self.store.replace_doc(rulebook.IN_FORCE, value, self._announced.value)
+                    continue
+            except OSError:
+                continue  # Whether it answers is the writes' business.
+            assert value is not None, "no document has the number 0, which is less than ours"
+            looked_at = value
+            if (number, hashed) == (self.rules.number, self.rules.hash):
+                continue  # Only what is lacking has been computed back.
+            try:
+                found = await asyncio.to_thread(rulebook.read_generation, value)
+            except BadDocument as error:
+                app.log.error(
+                    "rules: generation %d cannot be read, going on by %d: %s", number, self.rules.number, error
+                )
+                continue
+            await self._go_by(found)
+            app.log.warning("rules: going by generation %d (%s)", number, hashed)
 
     async def wait(self) -> None:
         """Until it was stopped; raises what ended it."""

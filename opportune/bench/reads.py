@@ -33,7 +33,7 @@ from profiles.wire import INPUT_TOPICS
 from rules.compile import compile_rules
 from stream.clock import LogClock, monotonic_ns
 from stream.ports import ShardWrite
-from stream.rulebook import announce
+from stream.rulebook import publish
 from stream.store import RedisStore
 
 _KEY: Final = "a key that only this measurement knows"
@@ -59,7 +59,7 @@ async def measure(load: Load, requests: int) -> list[Latency]:
         async with parts.store(Path(folder), keep=False) as server:
             store = RedisStore(parts.redis_url(server))
             try:
-                await announce(store, book, rule_files())
+                await publish(store, book, rule_files())
                 await _fill(store, profiles, now_ms, book.hash)
                 reader = Reader(store, LogClock(now_ms), _SECRET, DecisionWindow(1))
                 callers = Callers({}, frozenset({"hint"}))

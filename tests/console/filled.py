@@ -20,7 +20,7 @@ from profiles.wire import DECISIONS, INPUT_TOPICS
 from rules.rulebook import Rulebook
 from stream.clock import LogClock
 from stream.ports import ProfileStore, ShardWrite
-from stream.rulebook import announce
+from stream.rulebook import publish
 from stream.store import MemoryStore
 from tests.rules.told import START_MS, Life, pack_files, shop_rules
 
@@ -45,7 +45,7 @@ class Shell:
 
     async def announce(self, files: list[tuple[str, str]] | None = None) -> None:
         """Say which rules are in force, as a worker does when it starts: the shop's, unless others are given."""
-        await announce(self.store, self.rulebook, pack_files() if files is None else files)
+        await publish(self.store, self.rulebook, pack_files() if files is None else files)
 
     async def write(self, lives: Iterable[Life]) -> None:
         """Commit each life's profile, alarm and memberships."""

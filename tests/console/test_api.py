@@ -266,7 +266,7 @@ async def test_rules_are_told_as_the_workers_loaded_them(client: httpx.AsyncClie
     assert [one["name"] for one in told["files"]] == ["segments.yaml", "shop.yaml", "triggers.yaml"]
     assert "lapsed_buyer:" in told["files"][2]["text"]
     assert told["incomplete"] == []
-    assert (told["number"], told["profiles"], told["met"]) == (0, 0, 0), "no worker has written here"
+    assert (told["number"], told["profiles"], told["met"]) == (1, 0, 0), "no worker has written here"
 
 
 async def test_before_a_worker_announced_rules_the_answer_is_503() -> None:
@@ -277,11 +277,11 @@ async def test_before_a_worker_announced_rules_the_answer_is_503() -> None:
 
 
 async def test_a_new_generation_is_in_force_at_once(shell: Shell, client: httpx.AsyncClient) -> None:
-    from stream.rulebook import announce
+    from stream.rulebook import publish
     from tests.rules.told import rules_of
 
     text = "segments: {everybody: {trait: first_seen, exists: true}}"
-    await announce(shell.store, rules_of(text), [("all.yaml", text)])
+    await publish(shell.store, rules_of(text), [("all.yaml", text)])
     assert [one["name"] for one in (await get(client, "/api/v1/segments"))["segments"]] == ["everybody"]
 
 

@@ -721,6 +721,16 @@ async def test_documents_are_kept_by_name(store: ProfileStore) -> None:
     assert await store.get_doc("fact") is None
 
 
+async def test_a_document_is_replaced_only_if_nobody_else_has_done_so(store: ProfileStore) -> None:
+    assert not await store.replace_doc("generation", b"", b"1")
+    assert await store.get_doc("generation") is None
+    assert await store.replace_doc("generation", None, b"1")
+    assert not await store.replace_doc("generation", None, b"2")
+    assert await store.replace_doc("generation", b"1", b"\x002")
+    assert not await store.replace_doc("generation", b"1", b"3")
+    assert await store.get_doc("generation") == b"\x002"
+
+
 async def test_memory_says_that_it_forgets() -> None:
     store = MemoryStore(LogClock(NOW_MS))
     assert await store.check(relaxed=True) == []

@@ -15,7 +15,7 @@ from rules.rulebook import Rulebook
 from rules.scenarios import World
 from rules.versions import KEPT_MAX, Version, superseded
 from stream.clock import LogClock
-from stream.rulebook import announce, come_after, in_force
+from stream.rulebook import in_force, publish
 from stream.store_memory import MemoryStore
 
 START_MS: Final = parse_instant("2026-01-01T00:00")
@@ -180,8 +180,7 @@ async def test_workers_keep_the_versions_of_before_in_the_store_for_whoever_read
 
     async def start(text: str) -> Rulebook:
         files = [("r.yaml", text)]
-        now, kept = await come_after(store, compile_rules(files), files)
-        await announce(store, now, files, kept)
+        now = (await publish(store, compile_rules(files), files)).rulebook
         read = await in_force(store)
         assert read is not None
         assert (read[0].hash, set(read[0].earlier)) == (now.hash, set(now.earlier))

@@ -270,6 +270,9 @@ class SimStore(ProfileStore):
     async def put_doc(self, name: str, value: bytes) -> None:
         await self._ask("put doc", lambda store: store.put_doc(name, value))
 
+    async def replace_doc(self, name: str, before: bytes | None, value: bytes) -> bool:
+        return await self._ask("replace doc", lambda store: store.replace_doc(name, before, value))
+
     async def check(self, *, relaxed: bool) -> list[str]:
         return await self._ask("check", lambda store: store.check(relaxed=relaxed))
 

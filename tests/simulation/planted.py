@@ -19,6 +19,7 @@ from profiles.codec import decode
 from profiles.moments import FOREVER
 from profiles.wire import EVENT_TOPICS
 from rules import engine
+from rules.rulebook import Rulebook
 from stream import computing, effects, group, handlers
 from stream.alarms import Gate
 from stream.cache import Cache
@@ -281,3 +282,14 @@ def _alarm_read(stack: ExitStack) -> None:
         return found
 
     _put(stack, SimStore, "due", faulty)
+
+
+# --- rules that change ---------------------------------------------------------------------------------------------
+
+
+@plant("new rules are met by nobody")
+def _not_met(stack: ExitStack) -> None:
+    def faulty(self: Shard, rulebook: Rulebook) -> None:
+        self.ruled = rulebook.hash, rulebook.number
+
+    _put(stack, Shard, "go_by", faulty)

@@ -18,7 +18,7 @@ import orjson
 from connectors.collector.admission import Admission
 from profiles.codec import decode
 from profiles.errors import BadInput
-from profiles.ids import SHARDS
+from profiles.ids import SHARDS, small_id
 from profiles.moments import parse_instant
 from profiles.state import Profile
 from profiles.wire import (
@@ -218,7 +218,8 @@ class Witness:
                 raise Broken("R15", f"{address}: the store's alarm is not the profile's {profile.alarm_ms()}")
         if due:
             raise Broken("R15", f"alarms of nobody: {due}")
-        for segment in self._rules.segments:
+        found: dict[str, set[str]] = {}
+        for segment in world.rules.segments:
             try:
                 members = set(at_once(store.members(segment.name, "", 1_000_000))[0])
             except IndexError:
@@ -226,6 +227,16 @@ class Witness:
             wanted = {address for address, profile in profiles.items() if segment.id in profile.members}
             if members != wanted:
                 raise Broken("R3", f"{segment.name}: members {sorted(members)}, by their profiles {sorted(wanted)}")
+            found[segment.name] = members
+        for name in found.keys() - {one.name for one in self._rules.segments}:
+            if found[name] != found["buyers"]:
+                raise Broken(
+                    "R19", f"{name} came later: {sorted(found['buyers'])} wanted, as of old, in {sorted(found[name])}"
+                )
+        of_before = {small_id(name) for name in world.rules.gone}
+        for address, profile in profiles.items():
+            if of_before & profile.members.keys():
+                raise Broken("R19", f"{address} is in a segment that is gone")
 
     def _erased(self, world: World, person: str, at_ms: int) -> None:
         """Nothing of him is in the store, unless he has registered again."""

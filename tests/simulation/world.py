@@ -38,6 +38,7 @@ from rules.undo import NotExact
 from stream import handlers
 from stream.clock import LogClock, StoreClock
 from stream.effects import FencedOut
+from stream.facts import read_told
 from stream.handlers import Handlers
 from stream.log_memory import MemoryLog, MemoryReader
 from stream.ports import ProfileStore
@@ -49,11 +50,15 @@ from tests.simulation.net import FAIR, Database, Net, SimIds, SimLog, SimStore, 
 from tests.simulation.shop import RULES, START_MS, Telling, story
 from tests.simulation.witness import Broken, Witness
 
+AGAIN: Final = "buyers_"
+"""Segments that say what ``buyers`` says."""
 SESSION_S: Final = 6.0
 REBALANCE_S: Final = 3.0
 START_AGAIN_S: Final = 0.5
 GIVES_UP_S: Final = 60.0
 FOREVER_S: Final = 1e12
+LOOKS_S: Final = 2.0
+"""How late a worker may be to see that other rules are in force."""
 SECRET: Final = b"a shop's secret"
 SENDER: Final = Source("web", False, 7 * DAY_MS)
 SETTLES_WITHIN_S: Final = 120.0
@@ -67,8 +72,17 @@ def rulebook() -> Rulebook:
     return compile_rules([("rules", RULES)])
 
 
-async def _in_force(store: ProfileStore) -> tuple[Rulebook, list[tuple[str, str]]]:
-    return rulebook(), [("rules", RULES)]
+@cache
+def changed(number: int) -> Rulebook:
+    """The same shop after its rules have changed so often: it has the next of some segments that say the same."""
+    if not number:
+        return rulebook()
+    document = orjson.loads(RULES)
+    document["segments"][f"{AGAIN}{number}"] = document["segments"]["buyers"]
+    found = compile_rules([("rules", orjson.dumps(document).decode())])
+    found.number = number
+    found.gone = tuple(f"{AGAIN}{one}" for one in range(1, number))
+    return found
 
 
 class SimParter(unmerge.Parter):
@@ -96,7 +110,8 @@ class Act:
         at_ms: when, since it began.
         what: ``kill``, ``stop`` (a clean one), ``freeze``, ``rebalance``, ``store down``, ``broker down``, ``store full``,
             ``lose writes``, ``failover`` (away, and back without the last ones), ``clock steps``, ``gap`` (an offset without
-            a record), ``retention`` (the log forgets what everybody has), ``outage`` (of all workers).
+            a record), ``retention`` (the log forgets what everybody has), ``outage`` (of all workers), ``rules`` (others come
+            into force).
         worker: to which; a number that wraps round.
         amount: seconds that it lasts; of ``lose writes`` how many, of ``clock steps`` how far it is off then, ms.
     """
@@ -185,6 +200,9 @@ def plan_of(seed: int) -> Plan:
     told = story(seed, span_ms=span_ms, customers=4 + int(draw() * 8))
     if seed % 2:
         acts += _more_acts(seed, span_ms, acts)
+    if seed % 11 == 4:
+        changes = Random(f"rules {seed}")
+        acts += [Act(int(changes.random() * span_ms * 1.2), "rules") for _ in range(changes.randrange(1, 4))]
     return Plan(
         seed, random.choice((1, 2, 4)), workers, weather, tuple(told), tuple(sorted(acts, key=lambda act: act.at_ms))
     )
@@ -264,6 +282,11 @@ class SimWorker:
         """A power cut."""
         if self.life is not None:
             self.world.loop.end(self.life)
+
+    def look(self) -> None:
+        """See which rules are in force, and go by them."""
+        if self.life is not None and self.engine is not None and not self.life.is_over:
+            self.world.loop.create_task(self.engine.go_by(self.world.rules), context=within(self.life))
 
     async def _run(self, life: Life) -> None:
         world = self.world
@@ -546,6 +569,12 @@ class World:
             self._expire()
         elif act.what == "clock steps":
             self.store_off_ms = int(act.amount)
+        elif act.what == "rules":
+            self.rules = changed(self.rules.number + 1)
+            for number, one in enumerate(self.workers):
+                # Whoever starts goes by them at once; whoever runs, when he next looks.
+                after_s = Random(f"looks {self.plan.seed} {self.rules.number} {number}").random() * LOOKS_S
+                loop.call_later(after_s, one.look, context=outside())
 
     def _forget(self, writes: int) -> None:
         self.database.lose(writes)
@@ -593,11 +622,19 @@ class World:
                 raise Broken("R12", f"not at rest {SETTLES_WITHIN_S:.0f} s after the last fault: {left}", self.exits)
             await asyncio.sleep(1.0)
 
+    async def in_force(self, store: ProfileStore) -> tuple[Rulebook, list[tuple[str, str]]]:
+        """The rules, as the store would tell them."""
+        return self.rules, [("rules", RULES)]
+
     def left_to_do(self) -> str:
         """What is not done yet, in words; empty at rest."""
         if self.parting:
             return f"the un-merge of {sorted(self.parting)}: {self.refusals[-3:]}"
         store, count = self.database.now, self.plan.partitions
+        standing = [read_told(state.generation) for state in at_once(store.read_shards(range(SHARDS)))]
+        for number, one in enumerate(standing):
+            if one.number < self.rules.number or one.is_new:
+                return f"shard {number}: generation {one.number} up to place {one.place}"
         for topic in INPUT_TOPICS:
             for partition in range(count):
                 end = self.log.end((topic, partition))
@@ -647,7 +684,8 @@ def live(plan: Plan, *, lines: list[str] | None = None) -> Outcome:
         finally:
             asyncio.events._set_running_loop(None)
         try:
-            return loop.run(world.live())
+            with patch.object(unmerge, "in_force", world.in_force):
+                return loop.run(world.live())
         finally:
             loop.close()
 
@@ -662,7 +700,6 @@ def _lean() -> Iterator[None]:
             patch.object(handlers, "BEAT_S", 5.0),
             patch.object(handlers, "GATE_S", 0.25),
             patch.object(handlers, "thread_cpu_ns", lambda: 0),
-            patch.object(unmerge, "in_force", _in_force),
             patch.object(commands, "POLL_S", 0.5),
         ):
             yield

@@ -31,7 +31,7 @@ from stream.facts import Standing, read_told
 from stream.handlers import Handlers
 from stream.log_memory import MemoryLog, MemoryReader
 from stream.ports import ProfileStore
-from stream.rulebook import announce, come_after
+from stream.rulebook import publish
 from stream.settings import Own
 from stream.store_memory import MemoryStore
 
@@ -60,10 +60,9 @@ class Shop:
         self.log.append(Record(CUSTOMER_EVENTS, event.address, encode_event(event)))
 
     async def rule(self, *files: str) -> None:
-        """Put these rules into force, as a worker does that starts with them."""
+        """Put these rules in force."""
         named = [(str(number), text) for number, text in enumerate(files)]
-        self.rules, kept = await come_after(self.store, compile_rules(named), named)
-        await announce(self.store, self.rules, named, kept)
+        self.rules = (await publish(self.store, compile_rules(named), named)).rulebook
 
     @asynccontextmanager
     async def worker(self) -> AsyncIterator[Handlers]:

@@ -21,7 +21,7 @@ from stream.clock import LogClock
 from stream.handlers import Handlers
 from stream.ports import ProfileStore
 from stream.replay import Replayed, replayed
-from stream.rulebook import walked
+from stream.rulebook import IN_FORCE, begin_by, publish, read_generation, stays_in_force, walked
 from stream.store import RedisStore
 from stream.store_memory import MemoryStore
 from tests.stream.shop import START_MS, Shop, until
@@ -57,6 +57,13 @@ async def store(url: str) -> AsyncIterator[ProfileStore]:
     await kept.close()
 
 
+@pytest.fixture(params=["memory", "redis"])
+async def store_of_two(request: pytest.FixtureRequest) -> AsyncIterator[ProfileStore]:
+    kept = RedisStore(request.getfixturevalue("fresh_redis")) if request.param == "redis" else MemoryStore(LogClock())
+    yield kept
+    await kept.close()
+
+
 class Heard:
     """What a base that had the rules from the start would have published."""
 
@@ -77,7 +84,7 @@ def from_the_start(shop: Shop, rulebook: Rulebook) -> Replayed[Heard]:
 async def all_met(shop: Shop, engine: Handlers) -> None:
     """Everybody has met the rules, and all that was said and is due is done."""
     async with asyncio.timeout(60):
-        while any(one.is_new or one.place >= 0 for one in await shop.standing()):
+        while any(one.is_new or one.place >= 0 or one.number < shop.rules.number for one in await shop.standing()):
             await asyncio.sleep(0.02)
     last_ms = max(one.received_ms for one in shop.inputs())
     await until(lambda: engine.progress().is_settled and engine.progress().alarms_ms >= last_ms)
@@ -142,6 +149,111 @@ async def test_the_base_is_as_if_it_had_had_the_rules_from_the_start(store: Prof
     missing = [one for one in would.values() if one["decision_id"] not in sent]
     assert missing
     assert all(one["at"] <= iso(at_ms) for one in missing)
+
+
+@pytest.mark.mechanic("M5")
+@pytest.mark.invariant("R14")
+@pytest.mark.parametrize(
+    ("url", "seed"), [(kind, seed) for kind in ("memory", "redis") for seed in range(4)], indirect=["url"]
+)
+async def test_rules_change_under_a_running_engine_that_may_die_at_any_moment(store: ProfileStore, seed: int) -> None:
+    chance = Random(seed)
+    shop = Shop(compile_rules([("0", OLD)]), store)
+    at_ms = START_MS
+
+    async def speak(events: int) -> None:
+        nonlocal at_ms
+        for _ in range(events):
+            at_ms += chance.randrange(4 * HOUR_MS)
+            shop.buys(str(chance.randrange(14)), chance.randrange(1, 40), at_ms)
+            await asyncio.sleep(chance.choice((0, 0, 0.002)))
+
+    await shop.rule(OLD)
+    older = shop.rules
+    async with shop.worker() as engine:
+        await speak(40)
+        await all_met(shop, engine)
+        switched_ms = at_ms
+        await shop.rule(NEW)
+        speaking = asyncio.create_task(speak(30))
+        await asyncio.sleep(chance.random() / 20)
+        await engine.go_by(shop.rules)
+        if seed % 2:
+            await asyncio.sleep(chance.random() / 20)
+            await engine.stop(broken=True)  # A power cut: nothing that is under way is settled.
+        else:
+            await speaking
+            await all_met(shop, engine)
+    await speaking
+    if seed % 2:
+        newer, shop.rules = shop.rules, older
+        async with shop.worker() as engine:  # One that has not looked yet, and looks a moment later.
+            await speak(10)
+            await engine.go_by(newer)
+            shop.rules = newer
+            await all_met(shop, engine)
+    assert {(one.number, one.rules) for one in await shop.standing()} == {(2, shop.rules.hash)}
+
+    wanted, found = from_the_start(shop, shop.rules), await shop.profiles()
+    assert found.keys() == wanted.profiles.keys()
+    for who, profile in found.items():
+        assert profile.members.keys() == wanted.profiles[who].members.keys(), who
+        assert profile.timers == wanted.profiles[who].timers, who
+    assert (await store.segment_sizes(["retired"]))["retired"] == 0
+    sent = {one["decision_id"]: one for one in decided(shop) if one["outcome"] == "emitted"}
+    would = {one["decision_id"]: one for one in wanted.heard.decided() if one["outcome"] == "emitted"}
+    assert sent.items() <= would.items(), "the same letters, at the same instants"
+    assert sent
+    assert all(one["at"] > iso(switched_ms) for one in sent.values())
+    assert len(sent) == sum(one["outcome"] == "emitted" for one in decided(shop)), "each once, or in the same words"
+
+
+async def test_of_two_who_publish_at_once_each_has_a_number_and_the_later_stays(store_of_two: ProfileStore) -> None:
+    texts = [OLD, NEW]
+    made = await asyncio.gather(*(publish(store_of_two, compile_rules([("0", one)]), [("0", one)]) for one in texts))
+    assert sorted(one.rulebook.number for one in made) == [1, 2]
+    last = max(made, key=lambda one: one.rulebook.number)
+    assert await store_of_two.get_doc(IN_FORCE) == last.value
+    (again,) = [read_generation(last.value)]
+    assert (again.rulebook.hash, again.rulebook.gone) == (last.rulebook.hash, last.rulebook.gone)
+
+
+async def test_a_folder_of_before_is_none_that_is_new() -> None:
+    store = MemoryStore(LogClock())
+
+    async def begun(text: str) -> tuple[int, bool]:
+        book = compile_rules([("0", text)])
+        going = await begin_by(store, book, [("0", text)])
+        return going.rulebook.number, going.is_of(book.hash)
+
+    assert await begun(OLD) == (1, True)
+    assert await begun(NEW) == (2, True), "a worker that starts with others brings them"
+    assert await begun(OLD) == (2, False), "one of before that comes back goes by the newest"
+    assert await begun(NEW) == (2, True)
+    back = await publish(store, compile_rules([("0", OLD)]), [("0", OLD)], by_hand=True)
+    assert back.rulebook.number == 3, "who wants those of before publishes them"
+    assert await begun(OLD) == (3, True)
+    assert await begun(NEW) == (3, False)
+    other = OLD.replace("gte: 1", "gte: 7")
+    assert await begun(other) == (3, False), "once they are published by hand, folders count no more"
+    assert await stays_in_force(store, compile_rules([("0", other)])) is not None
+
+
+async def test_a_number_is_never_given_twice_though_the_store_forgets_a_generation() -> None:
+    shop = Shop(compile_rules([("0", OLD)]))
+    shop.buys("1", 5, START_MS)
+    await shop.rule(OLD)
+    forgotten = await shop.store.get_doc(IN_FORCE)
+    assert forgotten is not None
+    await shop.rule(NEW)
+    async with shop.worker() as engine:
+        await all_met(shop, engine)
+    await shop.store.put_doc(IN_FORCE, forgotten)
+    await shop.rule(OLD.replace("gte: 1", "gte: 7"))
+    assert shop.rules.number == 3
+    async with shop.worker() as engine:
+        await all_met(shop, engine)
+    assert (await walked(shop.store, 3)).met == 1
 
 
 async def test_a_successor_goes_on_with_the_walk_and_one_of_older_rules_undoes_nothing(
