@@ -39,6 +39,16 @@ PARTITIONS: Final = 2
 START_MS: Final = parse_instant("2026-03-02T10:00:00Z")
 
 
+class PowerCut(Exception):
+    """Raised where a worker is to end with nothing settled of what is under way."""
+
+
+async def _stopped(reader: MemoryReader, running: asyncio.Task[None], engine: Handlers) -> None:
+    await reader.stop()
+    await running
+    await engine.stop()
+
+
 class Shop:
     """A store and a log that outlive their workers."""
 
@@ -73,10 +83,15 @@ class Shop:
         running = asyncio.create_task(reader.run())
         try:
             yield engine
-        finally:
-            await reader.stop()
-            await running
-            await engine.stop()
+        except PowerCut:
+            running.cancel()
+            await asyncio.wait([running])
+            await engine.stop(broken=True)
+            return
+        except BaseException:
+            await _stopped(reader, running, engine)
+            raise
+        await _stopped(reader, running, engine)
 
     def commands(self) -> list[Command]:
         found = []
