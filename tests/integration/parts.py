@@ -409,9 +409,10 @@ class Topics:
         """Whether all input is applied and stored, all alarms up to the log's clock have fired, all outboxes are
         published. The order of asking matters: what moves meanwhile is seen by a later question.
         """
+        states = await self.store.read_shards(range(SHARDS))
+        # After the cursors: the batch that moves them on sets alarms that are due already.
         if self.shop.env.get("OPPORTUNE_CLOCK") == "log" and await self.store.due(range(SHARDS), self.log_ms - 1, 1):
             return False
-        states = await self.store.read_shards(range(SHARDS))
         outboxes = await self.store.outboxes(range(SHARDS))
         before = self._input_ends()
         await self.read()
