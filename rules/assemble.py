@@ -15,7 +15,7 @@ from profiles.state import STATUSES
 from profiles.wire import Event
 from rules import payloads
 from rules.documents import KEY, Node, did_you_mean
-from rules.limits import CALENDAR, POLICY_PARTS, by_channel, compile_limits, counting
+from rules.limits import CALENDAR, GRANT, POLICY_PARTS, by_channel, compile_limits, counting
 from rules.predicates import CUSTOM, Predicate, conditions
 from rules.program import (
     EXIT,
@@ -31,6 +31,7 @@ from rules.program import (
     Leaving,
     Listener,
     Operation,
+    PayloadPart,
     TriggerScope,
     Wait,
     WaitFor,
@@ -108,7 +109,7 @@ def compile_trigger(name: str, node: Node, scope: TriggerScope, *, enters: bool 
         key_asked=key_asked,
         cancel=_listeners(node.get("cancel_on"), scope, remembered=True),
         restart=_own(_listeners(node.get("restart_on"), scope), entry.types, key_name),
-        again=_again(again),
+        again=_again(again, consent),
         consent=consent,
         limits=limits,
         on_channel=on_channel,
@@ -233,7 +234,7 @@ def _types_of(on: Node, scope: TriggerScope) -> Entry:
     return Entry(types=scope.event_types(event) if event is not None else ())
 
 
-def _again(node: Node | None) -> str | Duration:
+def _again(node: Node | None, consent: ConsentRule | None) -> str | Duration:
     if node is None:
         return "every"
     if node.is_map():
@@ -242,7 +243,10 @@ def _again(node: Node | None) -> str | Duration:
         if (after is None) == (per is None):
             node.wrong("re_entry: either 'after' or 'per' wanted")
             return "every"
-        return after.duration() if after is not None else per.choice(CALENDAR) if per is not None else "every"
+        unit = per.choice((*CALENDAR, GRANT)) if per is not None else "every"
+        if unit == GRANT and consent is None:
+            node.wrong(f"per: {GRANT} goes with a `consent`, got none")
+        return after.duration() if after is not None else unit
     return node.choice(("every", "once"))
 
 
@@ -344,6 +348,7 @@ class _Maker:
         self.step = ""  # the one being laid
         self.jumps: list[tuple[int, Node]] = []
         self.leaves: list[Leaving] = []
+        self.arms: dict[str, None] = {}
         self.emits = 0
         self.coupons = 0
 
@@ -471,8 +476,14 @@ class _Maker:
             self.program[at] = Jump(len(self.program))
 
     def _test(self, condition: Node) -> Branch | Fork:
-        """A rule, or ``{event: {score: {lte: 6}}}``: how the event looked that was heard last."""
-        event = condition.get("event")
+        """A rule; ``{event: {score: {lte: 6}}}``: how the event looked that was heard last; or ``{arm: evening}``."""
+        event, arm = condition.get("event"), condition.get("arm")
+        if arm is not None:
+            condition.known(("arm",))
+            names = frozenset(one.choice(self.arms) for one in arm) if self.arms else frozenset()
+            if not self.arms:
+                arm.wrong("arm: a `split` above wanted, got none")
+            return Fork(lambda context: context.get("arm") in names, 0)
         if event is None:
             return Branch(self.scope.rule(condition).judge, 0)
         condition.known(("event",))
@@ -482,7 +493,23 @@ class _Maker:
         if where is None:
             event.wrong("at least one condition wanted, got none")
             return Branch(self.scope.rule(condition).judge, 0)
-        return Fork(where, 0)
+        return Fork(lambda context: where(context.get("event", {})), 0)
+
+    def payload(self, node: Node | None) -> tuple[PayloadPart, ...]:
+        parts = self._parts(node)
+        if node is not None and any(read is payloads.coupon for _, read, _ in parts):
+            node.wrong("$coupon: goes with a letter, as it is issued with the one that names it")
+        return parts
+
+    def _parts(self, node: Node | None) -> tuple[PayloadPart, ...]:
+        return payloads.parts_of(node, self.scope, self.key, self.asks, self._of_event)
+
+    def _of_event(self, name: str, node: Node) -> str:
+        """Keep a property of the event heard last; under which name."""
+        conditions(node.made({name: node.made({"exists": node.made(value=True)})}), self.heard, of_anybody=True)
+        kept = name.removeprefix(CUSTOM)
+        self.kept[kept] = None
+        return kept
 
     def _emit(self, node: Node) -> None:
         step = self.next_step()
@@ -495,7 +522,7 @@ class _Maker:
         if payload is not None and given is not None and given.value == "auto":
             self.scope.steps["issue_coupon"].compile(given.made({"offer": given.made(self.trigger)}), self)
             payload = payload.made({**payload.value, "coupon": given.made("$coupon")})
-        parts = payloads.parts_of(payload, self.scope, self.key, self.asks)
+        parts = self._parts(payload)
         gives = any(read is payloads.coupon for _, read, _ in parts)
         says = template.text() if template is not None else ""
         channels = channel.texts() if channel is not None else [""]

@@ -53,6 +53,8 @@ REGRETTED_MS: Final = 30 * DAY_MS
 """For how long a letter may be regretted: a till's receipt comes no later."""
 LATE_MS: Final = MINUTE_MS
 """What happened longer ago than this when it is told, is told late."""
+SAID_CHARS_MAX: Final = 500
+"""Of a text that a journey remembers: it lies in the profile."""
 
 
 class Journeys(Elsewhere):
@@ -200,7 +202,7 @@ class Journeys(Elsewhere):
                     run.at = operation.otherwise
                     continue
             elif isinstance(operation, Fork):
-                if not operation.where(run.context.get("event", {})):
+                if not operation.where(run.context):
                     run.at = operation.otherwise
                     continue
             elif isinstance(operation, Act):
@@ -391,6 +393,9 @@ class Journeys(Elsewhere):
         for dest, name in self._on_audiences():
             if any(map(self._refuses, self.rb.audiences.get(on_audience(dest, name), ()))):
                 self._move(dest, name, False, (by, str(now_ms)), now_ms)
+        for once in self.rb.by_grant:
+            if once.name in p.entries and self._refuses(once):
+                del p.entries[once.name]  # Granted anew, it is a grant of its own.
         for run in list(p.runs.values()):
             trigger = self.rb.version_of(run)
             rules = trigger.consents(run.at) if trigger is not None else ()
@@ -507,7 +512,8 @@ class Journeys(Elsewhere):
     def _task(self, trigger: CompiledTrigger, run: Instance, task: Task, now_ms: int) -> None:
         reason = self._out_of_time(trigger)
         if reason is None:
-            self.out.records.append(records.task(self.p, run, task, self.rb.zone, now_ms))
+            payload = {name: read(self.p, run, now_ms, self.goods) for name, read, _ in task.payload}
+            self.out.records.append(records.task(self.p, run, task, payload, self.rb.zone, now_ms))
         detail = {"queue": task.queue}
         self._decide(run.trigger, task.step, run.opened_by, run.occasion, reason, detail, now_ms)
 
@@ -518,8 +524,9 @@ def _served(due_ms: int, chance: Chance) -> list[int]:
 
 
 def kept_of(event: Event, trigger: CompiledTrigger) -> dict[str, Any]:
-    """The properties of an event that the trigger's branches will ask for."""
-    return {name: value_at(event.props, name) for name in trigger.keeps}
+    """The properties of an event that the trigger's branches and payloads will ask for; of a long text its beginning."""
+    found = ((name, value_at(event.props, name)) for name in trigger.keeps)
+    return {name: value[:SAID_CHARS_MAX] if isinstance(value, str) else value for name, value in found}
 
 
 def _emit_after(trigger: CompiledTrigger, operation: WaitFor) -> Moment | None:

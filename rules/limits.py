@@ -28,6 +28,8 @@ from rules.spec import Judged, Scope
 POLICY_PARTS: Final = ("consent", "quiet", "limits", "holdout")
 DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 CALENDAR: Final = ("day", "week", "month", "year")
+GRANT: Final = "grant"
+"""Of a trigger that may be entered once for each time that its consent is granted."""
 SCOPES: Final = ("class", "channel", "topic", "trigger")
 MAX: Final = 100
 _STRETCHES_MAX: Final = 20

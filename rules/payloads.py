@@ -40,6 +40,7 @@ PRODUCT_CONTENT: Final = "product_content"
 """The list of contents that the catalogue itself holds."""
 
 _FILTERS: Final = ("exclude", "price")
+_OF_EVENT: Final = "$event."
 _ACTIVITY: Final = tuple(sorted(name for name, one in EVENT_TYPES.items() if one.activity))
 
 Ids = Callable[[Profile, Instance, int], Iterable[str]]
@@ -53,15 +54,24 @@ class Filters(NamedTuple):
     least_e6: int = 0
     most_e6: int | None = None
 
+    def takes(self, price_e6: int) -> bool:
+        """Whether a price is one of those wanted."""
+        return self.least_e6 <= price_e6 and (self.most_e6 is None or price_e6 <= self.most_e6)
+
 
 def parts_of(
-    payload: Node | None, scope: TriggerScope, key: str, asks: Callable[[str], Judged | None]
+    payload: Node | None,
+    scope: TriggerScope,
+    key: str,
+    asks: Callable[[str], Judged | None],
+    of_event: Callable[[str, Node], str],
 ) -> tuple[PayloadPart, ...]:
     """Compile a payload.
 
     Args:
         key: the trigger's ``key``: which property of the opening event tells its instances apart.
         asks: a key -> the trigger's condition.
+        of_event: (property, where it is named) -> under which name the journey keeps it of the event heard last.
     """
     named = payload.items() if payload is not None else []
     chosen = [name for name, node in named if _selects(name, node)]
@@ -75,7 +85,7 @@ def parts_of(
             read, need = _selection(name, node, filters, scope, key)
         else:
             said = _meant(name, node, scope) if node.value is True else None
-            read, need = said or _part(node, scope, asks), _need(node)
+            read, need = said or _part(node, scope, asks, of_event), _need(node)
         parts.append((name, read, need))
     return tuple(parts)
 
@@ -94,10 +104,12 @@ def _need(node: Node) -> Need:
     return Need.THIS if node.value == "current" or is_list else Need.NOTHING
 
 
-def _part(node: Node, scope: TriggerScope, asks: Callable[[str], Judged | None]) -> Payload:
+def _part(
+    node: Node, scope: TriggerScope, asks: Callable[[str], Judged | None], of_event: Callable[[str, Node], str]
+) -> Payload:
     """What a part of the payload is: a constant, ``current`` (the cart), ``{last: 4}`` (products viewed), ``{in: P3D}`` (the
     instant so long ahead), ``{any_item: pets}`` (those of them that match), ``{match: pets}`` (the one that the product is for),
-    ``{map: product_content}`` (what to read of what was bought), ``$name``."""
+    ``{map: product_content}`` (what to read of what was bought), ``$event.text`` (of the event heard last), ``$name``."""
     if node.value == "current":
         return _cart(scope.currency)
     if node.is_map() and node.get("last") is not None:
@@ -116,6 +128,9 @@ def _part(node: Node, scope: TriggerScope, asks: Callable[[str], Judged | None])
         return _whose(node, scope)
     if node.value == "$explain":
         return lambda profile, run, now_ms, goods: [*run.context["because"], *reasons(asks(run.key), profile, now_ms)]
+    if isinstance(node.value, str) and node.value.startswith(_OF_EVENT):
+        kept = of_event(node.value.removeprefix(_OF_EVENT), node)
+        return lambda profile, run, now_ms, goods: run.context.get("event", {}).get(kept)
     if isinstance(node.value, str) and node.value.startswith("$"):
         return _named(node, scope.currency)
     constant = node.plain()
@@ -134,7 +149,7 @@ def _named(node: Node, currency: str) -> Payload:
         return lambda profile, run, now_ms, goods: _completed({"product_id": run.key}, goods, currency)
     known = ("run_out", "because", "news", "nth", "year", "level", "arm")
     if name not in known:
-        all_of = ", ".join(f"${one}" for one in ("key", "due", "coupon", "product", "explain", *known))
+        all_of = ", ".join(f"${one}" for one in ("key", "due", "coupon", "product", "explain", "event.…", *known))
         node.wrong(f"one of {all_of} wanted, got {node.value!r}")
     return lambda profile, run, now_ms, goods: run.context.get(name)
 
@@ -217,24 +232,31 @@ def _cart(currency: str) -> Payload:
 
 
 def _last(node: Node, scope: TriggerScope) -> Payload:
-    node.known(("last", "of", "exclude", "distinct"))
-    last, of, exclude, distinct = node.get("last"), node.get("of"), node.get("exclude"), node.get("distinct")
+    node.known(("last", "of", "distinct", "in_stock", *_FILTERS))
+    last, of, distinct, in_stock = node.get("last"), node.get("of"), node.get("distinct"), node.get("in_stock")
     if distinct is not None and distinct.value is not True:
         distinct.wrong(f"distinct: true wanted, as each product is told once in any case, got {distinct.found()}")
-    owned = _owned(exclude, scope.zone) if exclude is not None else None
+    filters, is_sold = _filters(node, scope, Filters()), in_stock is not None and in_stock.truth()
     count = last.integer(least=1, most=RECENT_MAX, default=4) if last is not None else 4
-    agg = _recent(
-        scope, scope.event_types(of) if of is not None else ("product_viewed",), count if owned is None else 0
-    )
+    is_whole = filters == Filters() and not is_sold
+    agg = _recent(scope, scope.event_types(of) if of is not None else ("product_viewed",), count if is_whole else 0)
     currency = scope.currency
 
     def read(profile: Profile, run: Instance, now_ms: int, goods: Catalogue) -> list[dict[str, Any]]:
-        left_out = owned(profile, now_ms) if owned is not None else ()
+        left_out = filters.owned(profile, now_ms) if filters.owned is not None else frozenset()
+
+        def is_shown(product_id: str, said: dict[str, Any]) -> bool:
+            """By what the catalogue knows now, else by what was said when it was seen."""
+            product = goods.products.get(product_id)
+            if product_id in left_out or (is_sold and product is not None and not product.is_sold):
+                return False
+            return filters.takes((product.price_e6 if product is not None else 0) or said.get("price_e6", 0))
+
+        shown = (one for one in profile.aggs.get(agg) or [] if is_shown(one[1], one[2]))
         return [
-            _completed({"product_id": product, "viewed_at": iso(at_ms), **said}, goods, currency)
-            for at_ms, product, said in profile.aggs.get(agg) or []
-            if product not in left_out
-        ][:count]
+            _completed({"product_id": product_id, "viewed_at": iso(at_ms), **said}, goods, currency)
+            for at_ms, product_id, said in islice(shown, count)
+        ]
 
     return read
 
@@ -380,8 +402,7 @@ def _selection(name: str, node: Node, filters: Filters, scope: TriggerScope, key
             product = goods.products.get(product_id)
             if product is None or product_id in left_out or product_id in chosen or not product.is_sold:
                 continue
-            price_e6 = product.price_e6
-            if price_e6 < filters.least_e6 or (filters.most_e6 is not None and price_e6 > filters.most_e6):
+            if not filters.takes(product.price_e6):
                 continue
             if under and under not in levels(product.said.get("category", "")):
                 continue

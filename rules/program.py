@@ -161,7 +161,7 @@ class Jump:
 
 @dataclass(frozen=True, slots=True)
 class Fork:
-    """Go on at the next operation when the event heard last looks like that, else at ``otherwise``."""
+    """Go on at the next operation when what the journey knows (the event heard last, the arm) looks like that, else at ``otherwise``."""
 
     where: Predicate
     otherwise: int
@@ -196,6 +196,7 @@ class Task:
     queue: str
     assignee: str
     due: Duration | None
+    payload: tuple[PayloadPart, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,10 +301,11 @@ class CompiledTrigger:
     Attributes:
         revision: content hash of its document.
         key: property of the opening event that tells instances apart; "" for one at a time.
-        again: ``every``, ``once``, how long after the last entry the next may be, or the ``day`` … ``year`` that has one.
+        again: ``every``, ``once``, how long after the last entry the next may be, the ``day`` … ``year`` that has one, or ``grant``:
+            once until its consent is refused.
         max_age_ms: a moment decided later than this after it was due is ``expired`` (R17).
         pace_ms: over how long moments that are decided late are spread (R17).
-        keeps: properties of the event heard last that its branches ask for.
+        keeps: properties of the event heard last that its branches and payloads ask for.
         leaves: what takes somebody off the audiences that its steps put him on.
         limits: what holds its moments back beside consent.
         on_channel: the same of moments that name a channel.
@@ -419,6 +421,7 @@ class Maker(Protocol):
     Attributes:
         program: the operations so far; a step appends its own.
         leaves: what takes somebody off an audience; a step appends its own.
+        arms: of the experiments so far; a step adds its own.
         jumps: (place in the program, the node that names it) of labels that are still to come.
     """
 
@@ -427,6 +430,7 @@ class Maker(Protocol):
     program: list[Operation]
     jumps: list[tuple[int, Node]]
     leaves: list[Leaving]
+    arms: dict[str, None]
 
     @property
     def scope(self) -> TriggerScope:
@@ -443,6 +447,10 @@ class Maker(Protocol):
 
     def listeners(self, node: Node) -> tuple[Listener, ...]:
         """What ``{event: …, where: …}`` listens to."""
+        ...
+
+    def payload(self, node: Node | None) -> tuple[PayloadPart, ...]:
+        """What a task is about."""
         ...
 
     def next_coupon(self) -> int:

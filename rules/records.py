@@ -118,7 +118,7 @@ def _contact(profile: Profile) -> dict[str, Any]:
     return {"address": profile.address, **{name: value for name, value in said if value is not None}}
 
 
-def task(profile: Profile, run: Instance, task: Task, zone: tzinfo, now_ms: int) -> Record:
+def task(profile: Profile, run: Instance, task: Task, payload: dict[str, Any], zone: tzinfo, now_ms: int) -> Record:
     """Something for a person to do."""
     value = {
         "task_id": trigger_id(run.trigger, task.step, run.opened_by, run.occasion),
@@ -131,6 +131,7 @@ def task(profile: Profile, run: Instance, task: Task, zone: tzinfo, now_ms: int)
         "at": iso(now_ms),
         "due": iso(task.due.after(now_ms, zone)) if task.due is not None else None,
         "profile": _contact(profile),
+        "payload": payload,
         "because": run.context["because"],
         "cause": {"event": run.cause[0], "message_id": run.cause[1]},
     }

@@ -18,6 +18,7 @@ from profiles.state import CARTS, CONSENTS, FACTS, ORDERS, SEEN, SESSION, TRAITS
 from profiles.wire import Event
 from rules.facts import Fact, Facts
 from rules.interest import Interest
+from rules.limits import GRANT
 from rules.predicates import Predicate
 from rules.program import Audience, CompiledTrigger, Entry, Leaving
 from rules.projections import Projection
@@ -127,6 +128,8 @@ class Rulebook:
     leaving_on: dict[str, tuple[Leaving, ...]] = field(init=False)
     audiences: dict[str, tuple[CompiledTrigger, ...]] = field(init=False)
     """Audience -> the triggers that put people on it."""
+    by_grant: tuple[CompiledTrigger, ...] = field(init=False)
+    """Triggers that may be entered once for each time that their consent is granted."""
     priorities: dict[str, int] = field(init=False)
     """Trigger -> its priority, where that is not 0."""
     hears_session_start: bool = field(init=False)
@@ -157,6 +160,7 @@ class Rulebook:
                     self._readers_of[bit] = self._readers_of.get(bit, 0) | 1 << i
         self.aggregates_on = _grouped((name, kept) for kept in self.aggregates for name in kept.types)
         triggers = sorted(self.triggers.values(), key=lambda one: -one.priority)
+        self.by_grant = tuple(one for one in triggers if one.again == GRANT)
         self.priorities = {one.name: one.priority for one in triggers if one.priority}
         self.entering_on = _grouped((name, one) for one in triggers for name in one.entry.types)
         joined = [one for one in triggers if one.entry.interest is not None]

@@ -98,6 +98,8 @@ def say_trigger(trigger: CompiledTrigger, language: str) -> str:
 
 def _again(again: dict[str, Any], t: Tongue) -> str:
     if "per" in again:
+        if again["per"] == "grant":
+            return t.pick("Once for each consent that is given", "Один раз на каждое данное согласие")
         units = {"day": "день", "week": "неделю", "month": "месяц", "year": "год"}
         return t.pick(f"Once a {again['per']}", f"Не чаще раза в {units.get(again['per'], again['per'])}")
     after = t.duration(again.get("after"), than=True)
@@ -171,7 +173,10 @@ def _step(step: Any, t: Tongue) -> str:
                 said.append(t.pick("otherwise ", "иначе ") + _steps(arm["else"], t))
             else:
                 asked = arm.get("if") or {}
-                test = t.conditions(asked["event"]) if "event" in asked else t.rule(asked, inside=True)
+                if "arm" in asked:
+                    test = t.pick("the arm is ", "вариант: ") + t.value(asked["arm"])
+                else:
+                    test = t.conditions(asked["event"]) if "event" in asked else t.rule(asked, inside=True)
                 said.append(f"{t.pick('if', 'если')} {test}: {_steps(arm.get('then'), t)}")
         return "(" + "; ".join(said) + ")"
     name = next((name for name in STEPS if name in step), "")

@@ -96,7 +96,7 @@ _SPAN = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhdw])")
 _SPAN_MS: Final = {"ms": 1, "s": SECOND_MS, "m": MINUTE_MS, "h": HOUR_MS, "d": DAY_MS, "w": 7 * DAY_MS}
 _ITEM_KEYS: Final = {
     "product": "product_id", "qty": "quantity", "quantity": "quantity", "price": "price", "category": "category",
-    "brand": "brand", "name": "name", "amount": "amount", "sku": "sku", "url": "url", "measure": "measure",
+    "brand": "brand", "name": "name", "amount": "amount", "sku": "sku", "url": "url", "image_url": "image_url", "measure": "measure",
     "consumption_days": "consumption_days",
 }  # fmt: skip
 _ENVELOPE: Final = ("late", "message", "source", "id", "trusted", "backfill")

@@ -107,7 +107,13 @@ def _stages() -> Schema:
 
 def _branches(steps: Schema) -> Schema:
     inside: Schema = {"anyOf": [steps, {"$ref": "#/$defs/step"}]}
-    arm = _map({"if": {"anyOf": [_RULE, _map({"event": {}}, ["event"])]}, "then": inside, "else": inside})
+    arm = _map(
+        {
+            "if": {"anyOf": [_RULE, _map({"event": {}}, ["event"]), _map({"arm": {}}, ["arm"])]},
+            "then": inside,
+            "else": inside,
+        }
+    )
     return {"anyOf": [arm, {"type": "array", "items": arm}]}
 
 

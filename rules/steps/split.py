@@ -31,6 +31,7 @@ def _compile(node: Node, maker: Maker) -> None:
         return
     ends = list(accumulate(shares))
     kept = f"arm:{experiment}"
+    maker.arms.update(dict.fromkeys(names))
 
     def act(profile: Profile, run: Instance, now_ms: int) -> None:
         known = profile.entries.get(kept)

@@ -1,4 +1,7 @@
-"""``task: {queue: call_center, title: …, due: PT4H}``: something for a person to do. It is a moment, with its decision."""
+"""``task: {queue: call_center, title: …, due: PT4H, payload: {said: $event.text}}``: something for a person to do. It is a moment, with its decision.
+
+Its payload is as that of a message, but that no list of goods is wanted, and a coupon goes with a message only.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,8 @@ from rules.words import Tongue
 
 
 def _compile(node: Node, maker: Maker) -> None:
-    node.known(("queue", "title", "due", "assignee"), required=("queue", "title"))
-    queue, title, due, assignee = (node.get(key) for key in ("queue", "title", "due", "assignee"))
+    node.known(("queue", "title", "due", "assignee", "payload"), required=("queue", "title"))
+    queue, title, due, assignee, about = (node.get(key) for key in ("queue", "title", "due", "assignee", "payload"))
     maker.program.append(
         Task(
             maker.next_step(),
@@ -19,6 +22,7 @@ def _compile(node: Node, maker: Maker) -> None:
             queue.text() if queue is not None else "",
             assignee.text() if assignee is not None else "",
             due.duration() if due is not None else None,
+            maker.payload(about),
         )
     )
 
@@ -36,7 +40,7 @@ def _words(asked: Any, t: Tongue) -> str:
 
 SPEC = StepSpec(
     "task",
-    "Something for a person to do, on the topic `tasks`: `{queue: managers, title: Call, due: P2D, assignee: …}`.",
+    "Something for a person to do, on the topic `tasks`: `{queue: managers, title: Call, due: P2D, assignee: …, payload: {said: $event.text}}`; what goes in a payload, see above.",
     _compile,
     _words,
     (

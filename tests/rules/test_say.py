@@ -58,3 +58,21 @@ def test_a_segment_that_remembers_says_how_long_it_stays() -> None:
         [("a", "segments: {vip: {when: {trait: orders_paid, gte: 5}, stays_while: {trait: orders_paid, gte: 3}}}")]
     )
     assert in_words(book.segments[0])["en"] == "Orders paid is at least 5; stays while orders paid is at least 3."
+
+
+@pytest.mark.mechanic("D9")
+def test_arms_and_a_consent_that_is_given_anew_are_said() -> None:
+    book = compile_rules(
+        [
+            (
+                "a",
+                "triggers: {it: {on: {event: registered}, consent: {channel: email}, re_entry: {per: grant}, steps: ["
+                "{split: {experiment: e, arms: {a: 50, b: 50}}}, {branch: [{if: {arm: [a]}, then: [{wait: P1D}]}]}, {emit: x}]}}",
+            )
+        ]
+    )
+    said = in_words(book.triggers["it"])
+    assert "(if the arm is a: wait 1 day), send x" in said["en"]
+    assert "(если вариант: a: ждать 1 день), отправить x" in said["ru"]
+    assert "Once for each consent that is given." in said["en"]
+    assert "Один раз на каждое данное согласие." in said["ru"]

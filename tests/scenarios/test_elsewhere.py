@@ -99,6 +99,7 @@ def test_two_who_are_one_person_are_on_it_once_under_the_name_that_stays() -> No
 
 
 @pytest.mark.mechanic("M66")
+@pytest.mark.mechanic("M67")
 @pytest.mark.mechanic("D7")
 def test_who_answers_no_last_letter_is_erased_a_day_after_it_and_a_sign_of_life_prevents_it() -> None:
     rules = f"""{CARTS}
@@ -108,7 +109,9 @@ def test_who_answers_no_last_letter_is_erased_a_day_after_it_and_a_sign_of_life_
     done = check(
         f"""{rules}
         0h   ana  identified email=a@b.de
+        0h   ana  order_completed order_id=7 product=pen price=1
         0h   ana  registered
+        0h   ana  expect trait orders_paid 1
         0h   ana  product_added product=mug
         23h  ana  expect in quiet, audience yandex/carts in
         24h  ana  expect out quiet, audience yandex/carts out, suppressed last done, alarm none

@@ -190,6 +190,8 @@ def done_at(letters: str) -> str:
     return f"{int(last[:4]) + 1}{last[4:]}T10:00"
 
 
+@pytest.mark.mechanic("M45")
+@pytest.mark.mechanic("M68")
 def test_a_birthday_of_the_leap_day_and_one_that_is_past_when_it_is_told() -> None:
     done = check(
         """
@@ -202,6 +204,29 @@ def test_a_birthday_of_the_leap_day_and_one_that_is_past_when_it_is_told() -> No
     )
     assert [one["at"][:10] for one in done.sent("feb")] == ["2027-02-28", "2028-02-29"]
     assert [one["at"][:10] for one in done.sent("mar")] == ["2027-03-01", "2028-02-29"]
+
+
+@pytest.mark.mechanic("M45")
+def test_an_event_a_change_of_segment_and_a_date_each_begin_something_by_themselves() -> None:
+    done = check(
+        """
+        segment buyers = {did: order}
+        trigger by_event = {on: {event: registered}, steps: [{emit: x}]}
+        trigger by_segment = {on: {segment: buyers, change: entered}, steps: [{emit: x}]}
+        trigger by_date = {on: {date: birth_date, anniversary: true, offset: P7D, at: "18:30"}, steps: [{emit: x}]}
+        start 2026-03-01T00:00
+        0h                ana  identified birth_date=1990-03-27 timezone=Europe/Berlin
+        1h                ana  registered
+        2h                ana  order_completed order_id=1 total=10
+        2h                ana  expect emits by_event 1, emits by_segment 1, emits by_date 0
+        2026-04-04T00:00  ana  expect emits by_date 1
+        """
+    )
+    # A week after it, by the clock of the summer that has begun meanwhile.
+    assert [one["at"] for one in done.sent("by_date")] == ["2026-04-03T16:30:00.000Z"]
+    assert [done.sent(name)[0]["cause"]["event"] for name in ("by_event", "by_segment", "by_date")] == [
+        "registered", "order_completed", "wake",
+    ]  # fmt: skip
 
 
 @pytest.mark.mechanic("M45")

@@ -73,6 +73,30 @@ def test_who_wants_no_more_has_nothing_pending_from_that_instant(word: str) -> N
     )
 
 
+@pytest.mark.mechanic("M69")
+def test_a_bill_goes_at_night_and_beyond_every_cap_but_not_where_its_own_consent_is_refused() -> None:
+    check(
+        """
+        policies = {marketing: {consent: {channel: email}, quiet: {from: "21:00", to: "09:00"}, limits: [{max: 1, per: P1D}], holdout: {trait: custom.held, eq: true}}}
+        trigger sale = {on: {event: page_viewed}, steps: [{emit: sale}]}
+        trigger placed = {class: transactional, on: {event: order_completed}, key: order_id, steps: [{emit: placed}]}
+        trigger by_sms = {class: transactional, consent: {channel: sms, topic: orders, mode: opt_out}, on: {event: order_completed}, key: order_id, steps: [{emit: placed}]}
+        start 2026-01-01T23:00
+        0h  ana  identified custom.held=true
+        0h  ana  order_completed order_id=1 total=10
+        0h  ana  order_completed order_id=2 total=10
+        0h  ana  expect emits placed 2, emits by_sms 2
+        # The law's word stands before the class.
+        1h  ana  consent_changed channel=sms topic=orders state=denied
+        1h  ana  order_completed order_id=3 total=10
+        1h  ana  expect emits placed 3, emits by_sms 2, suppressed by_sms no_consent
+        2h  ana  consent_changed channel=email state=denied
+        2h  ana  order_completed order_id=4 total=10
+        2h  ana  expect emits placed 4, emits sale 0
+        """
+    )
+
+
 # --- quiet hours -------------------------------------------------------------------------------------------------
 
 

@@ -8,6 +8,8 @@ from typing import Final
 
 import pytest
 
+from profiles.moments import DAY_MS, iso, parse_instant
+from profiles.wire import TASKS
 from rules.compile import compile_rules
 from rules.scenarios import check
 from stream.rulebook import PACKS, read_rule_files
@@ -56,6 +58,108 @@ def test_the_pack_of_journeys_shows_a_customer_who_goes_silent() -> None:
 @pytest.mark.mechanic("M66")
 def test_the_pack_of_journeys_shows_the_last_letters_and_what_their_survey_brings() -> None:
     journeys("last_letters")
+
+
+SIGNS: Final = {
+    "email_opened": True,
+    "email_link_clicked": True,  # the button "stay" is a link
+    "page_viewed": True,
+    "order_completed order_id=1 total=10": True,
+    "email_opened machine=prefetch": False,
+    "email_link_clicked machine=scanner": False,
+    "email_delivered": False,
+}
+
+
+@pytest.mark.mechanic("M66")
+@pytest.mark.parametrize(("letters", "day"), [(1, 91), (2, 98), (3, 105), (4, 111)])
+@pytest.mark.parametrize("sign", SIGNS)
+def test_a_sign_of_life_at_any_time_ends_the_last_letters_and_the_decisions_show_it(
+    sign: str, letters: int, day: int
+) -> None:
+    done = check(
+        f"""
+        start 2026-01-05T10:00
+        0d          ana  registered
+        1d          ana  email_delivered
+        89d         ana  email_delivered
+        {day}d12h   ana  {sign}
+        200d        ana  expect emits sunset {letters if SIGNS[sign] else 4}
+        """,
+        read_rule_files(PACKS / "journeys"),
+    )
+    ends = [one for one in done.decisions("sunset") if one["outcome"] == "suppressed"]
+    if SIGNS[sign]:
+        assert [(one["reason"], one["detail"]["by"]) for one in ends] == [("cancelled", sign.split()[0])]
+        assert ends[0]["at"] == iso(done.start_ms + day * DAY_MS + DAY_MS // 2)
+        assert not done.world.erased
+    else:
+        assert ends == []
+        last = next(one for one in done.sent("sunset") if one["template"] == "last_day")
+        silence = next(one for one in done.decisions("sunset") if "channels" in one["detail"])
+        assert parse_instant(silence["at"]) - parse_instant(last["at"]) == DAY_MS
+        assert [one["by"] for _, one in done.world.erased] == ["trigger:sunset"]
+
+
+@pytest.mark.mechanic("M66")
+@pytest.mark.parametrize(
+    ("code", "templates"),
+    [
+        ("on_vacation", ["why_not_reading", "we_miss_you", "keep_me", "last_day"]),
+        ("read_elsewhere", ["why_not_reading", "change_address"]),
+        ("not_interested", ["why_not_reading", "preferences"]),
+        ("i_read_them_all", ["why_not_reading"]),
+    ],
+)
+def test_what_is_answered_to_the_first_of_the_last_letters_acts(code: str, templates: list[str]) -> None:
+    done = check(
+        f"""
+        start 2026-01-05T10:00
+        0d    ana  registered
+        1d    ana  email_delivered
+        89d   ana  email_delivered
+        91d   ana  survey_answered question=why_not_reading code={code}
+        92d   ana  expect emits sunset {min(len(templates), 2) if len(templates) < 4 else 1}
+        120d  ana  expect emits sunset {len(templates) if len(templates) < 4 else 1}
+        200d  ana  expect emits sunset {len(templates)}
+        """,
+        read_rule_files(PACKS / "journeys"),
+    )
+    sent = done.sent("sunset")
+    assert [one["template"] for one in sent] == templates
+    if code == "on_vacation":  # A month of peace, then the second letter.
+        assert sent[1]["at"] == iso(done.start_ms + (91 + 30) * DAY_MS)
+    assert bool(done.world.erased) == (code == "on_vacation")
+
+
+@pytest.mark.mechanic("M64")
+@pytest.mark.parametrize(
+    ("answer", "queue", "payload"),
+    [
+        ("code=price text=dear", "managers", {"why": "price", "said": "dear"}),
+        ("code=delivery", "managers", {"why": "delivery", "said": None}),
+        ("code=active_buyer text=as_eva", "support", {"said": "as_eva"}),
+        ("code=other text=whatever", None, None),
+    ],
+)
+def test_a_cause_of_leaving_reaches_who_can_act_on_it(
+    answer: str, queue: str | None, payload: dict[str, object] | None
+) -> None:
+    done = check(
+        f"""
+        start 2026-01-05T10:00
+        0d                ana  order_completed order_id=1 total=60
+        2026-07-05T10:00  ana  expect emits churn_survey/why 1, in churned
+        2026-07-06T10:00  ana  survey_answered question=why {answer}
+        2026-07-06T10:00  ana  expect tasks churn_survey {int(queue is not None)}
+        """,
+        read_rule_files(PACKS / "journeys"),
+    )
+    told = [one.value for one in done.world.published if one.record.topic == TASKS]
+    assert [(one["queue"], one["payload"]) for one in told] == ([] if queue is None else [(queue, payload)])
+    assert done.sent("churn_survey")[0]["payload"]["options"] == [
+        "price", "range", "service", "delivery", "active_buyer", "other",
+    ]  # fmt: skip
 
 
 @pytest.mark.mechanic("M68", "M72")

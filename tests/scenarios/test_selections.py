@@ -155,6 +155,35 @@ def test_who_looked_and_left_sees_what_he_looked_at_and_what_is_like_it() -> Non
     ]  # fmt: skip
 
 
+@pytest.mark.mechanic("M88")
+@pytest.mark.parametrize(
+    ("asked", "wanted"),
+    [
+        ("last: 4", ["unknown", "gone_drill", "saw", "bits"]),
+        ("last: 2", ["unknown", "gone_drill"]),
+        ("last: 4, in_stock: true", ["unknown", "saw", "bits", "drill"]),
+        ("last: 4, price: {gte: 50}", ["gone_drill", "saw", "drill"]),
+        ("last: 4, price: {lte: 50}", ["unknown", "bits"]),
+        ("last: 4, price: {gte: 50}, in_stock: true, exclude: owned", ["saw"]),
+    ],
+)
+def test_what_was_looked_at_is_shown_by_price_stock_and_what_is_owned(asked: str, wanted: list[str]) -> None:
+    done = check(
+        f"""
+        trigger it = {{on: {{event: registered}}, steps: [{{emit: {{template: t, payload: {{viewed: {{{asked}}}}}}}}}]}}
+        {SHELF}
+        1d  ana  order_completed order_id=1 product=drill price=100
+        2d  ana  product_viewed product=drill price=20         # it was cheaper then
+        3d  ana  product_viewed product=bits price=8
+        4d  ana  product_viewed product=saw price=90
+        5d  ana  product_viewed product=gone_drill price=100
+        6d  ana  product_viewed product=unknown price=40       # the catalogue does not know it
+        7d  ana  registered
+        """
+    )
+    assert shown(done, "it", "viewed") == [wanted]
+
+
 @pytest.mark.mechanic("M50")
 def test_a_low_check_gets_the_sale_and_another_the_goods_he_saw() -> None:
     done = check(
@@ -273,6 +302,8 @@ def test_a_list_of_the_rules_says_what_to_wear_with_a_model_or_to_read_of_a_cate
         ("{similar: {of: wishes}}", "viewed, cart, bought, order wanted"),
         ("{guide: {map: product_contents}}", "did you mean .*product_content"),
         ("{on_sale: {optional: 1}}", "true or false wanted"),
+        ("{viewed: {last: 4, in_stock: 1}}", "true or false wanted"),
+        ("{viewed: {last: 4, price: {gt: 1}}}", "unknown key 'gt'"),
         ("{on_sale: 3, exclude: mine}", "owned wanted"),
         ("{item: $prodct}", r"\$product"),
     ],
@@ -331,6 +362,7 @@ def test_a_scope_that_there_is_not_is_refused() -> None:
 @pytest.mark.mechanic("M50")
 @pytest.mark.mechanic("M55")
 @pytest.mark.mechanic("M56")
+@pytest.mark.mechanic("M57")
 def test_the_pack_of_journeys_shows_goods_where_the_shop_tells_of_them() -> None:
     done = check(
         f"""
@@ -354,4 +386,5 @@ def test_the_pack_of_journeys_shows_goods_where_the_shop_tells_of_them() -> None
         if name in ("co_purchased", "personal", "similar", "arrived_since")
     }
     assert goods["add_to_order", "co_purchased"] == ["bits", "case"]
+    assert goods["goes_with", "co_purchased"] == ["bits", "case"]
     assert goods["coupon_reminder", "personal"] == ["bits", "case", "big_drill", "small_drill", "saw"]

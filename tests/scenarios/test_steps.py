@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from profiles.errors import BadDocument
 from profiles.moments import DAY_MS
 from profiles.wire import COUPONS, TASKS, Wake, completed, coupon_code
 from rules.engine import step
@@ -392,3 +393,78 @@ def test_what_a_trigger_states_gives_way_to_better_sources() -> None:
         2d  ana  expect trait custom.size m
         """
     )
+
+
+# --- what a journey heard, and which arm it is in ------------------------------------------------------------------
+
+
+@pytest.mark.mechanic("M87")
+def test_the_hour_of_sending_is_tried_as_subjects_are() -> None:
+    people = [f"p{n}" for n in range(60)]
+    lines = "\n".join(f"0h {one} registered" for one in people)
+    done = check(
+        f"""
+        trigger hello = {{on: {{event: registered}}, steps: [{{split: {{experiment: hour, arms: {{morning: 40, evening: 40, now: 20}}}}}}, {{branch: [{{if: {{arm: morning}}, then: [{{wait_until: "09:00"}}]}}, {{if: {{arm: [evening]}}, then: [{{wait_until: "19:00"}}]}}]}}, {{emit: hello}}]}}
+        start 2026-01-05T03:00
+        {lines}
+        1d  p0  expect emits hello 1, alarm none
+        """
+    )
+    hours = {(one["experiment"]["arm"], one["at"][11:16]) for one in done.sent("hello")}
+    assert hours == {("morning", "09:00"), ("evening", "19:00"), ("now", "03:00")}
+    assert len(done.sent("hello")) == len(people)
+
+
+@pytest.mark.mechanic("M63")
+@pytest.mark.mechanic("M64")
+def test_who_takes_up_a_task_sees_what_the_customer_answered() -> None:
+    done = check(
+        """
+        trigger survey = {on: {event: order_status_changed, where: {to: delivered}}, key: order_id, steps: [{wait_for: {event: survey_answered, match: order_id, timeout: P14D, on_timeout: go_on}}, {task: {queue: call_center, title: unhappy, payload: {order: $key, score: $event.score, said: $event.text, shop: north}}}, {emit: {template: sorry, payload: {you_said: $event.text}}}]}
+        0d  ana  order_completed order_id=1 total=10
+        0d  eve  order_completed order_id=2 total=10
+        1d  ana  order_status_changed order_id=1 to=delivered
+        1d  eve  order_status_changed order_id=2 to=delivered
+        2d  ana  survey_answered order_id=1 score=2 text=late
+        20d eve  expect tasks survey 2
+        """
+    )
+    told = [(one["address"], one["payload"]) for one in map(_about, out(done, TASKS))]
+    assert told == [
+        ("user:ana", {"order": "1", "score": 2, "said": "late", "shop": "north"}),
+        ("user:eve", {"order": "2", "score": None, "said": None, "shop": "north"}),  # nobody answered
+    ]
+    assert [one["payload"] for one in done.sent("survey")] == [{"you_said": "late"}, {"you_said": None}]
+
+
+def _about(task: dict[str, object]) -> dict[str, object]:
+    profile = task["profile"]
+    assert isinstance(profile, dict)
+    return {"address": profile["address"], "payload": task["payload"]}
+
+
+def test_of_a_long_answer_a_journey_keeps_the_beginning() -> None:
+    done = check(
+        f"""
+        trigger it = {{on: {{event: survey_answered}}, steps: [{{task: {{queue: q, title: t, payload: {{said: $event.text}}}}}}]}}
+        0d  ana  survey_answered text={"x" * 900}
+        """
+    )
+    assert out(done, TASKS)[0]["payload"] == {"said": "x" * 500}
+
+
+@pytest.mark.parametrize(
+    ("steps", "told"),
+    [
+        ("[{branch: [{if: {arm: a}, then: [exit]}]}, {emit: x}]", "arm: a `split` above wanted"),
+        (
+            "[{split: {experiment: e, arms: {one: 50, two: 50}}}, {branch: [{if: {arm: tow}, then: [exit]}]}, {emit: x}]",
+            "did you mean 'two'",
+        ),
+        ("[{task: {queue: q, title: t, payload: {said: $event.txt}}}]", "no property 'txt'"),
+        ("[{issue_coupon: {offer: o}}, {task: {queue: q, title: t, payload: {code: $coupon}}}]", "goes with a letter"),
+    ],
+)
+def test_an_arm_or_an_answer_that_there_is_not_is_refused(steps: str, told: str) -> None:
+    with pytest.raises(BadDocument, match=told):
+        check(f"trigger it = {{on: {{event: survey_answered}}, steps: {steps}}}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from profiles.wire import COUPONS
 from rules.scenarios import check
 from tests.scenarios.pack import SHOP
 
@@ -185,6 +186,52 @@ def test_an_order_between_the_cart_letters_stops_the_second() -> None:
     )
 
 
+@pytest.mark.mechanic("M47")
+def test_a_cart_that_is_emptied_between_the_letters_stops_the_second() -> None:
+    check(
+        """
+        start 2026-01-01T10:00
+        0h   ana  product_added product=mug price=12.5
+        20h  ana  product_removed product=mug
+        20h  ana  expect emits abandoned_cart 1, suppressed abandoned_cart cancelled
+        5d   ana  expect emits abandoned_cart 1
+        """,
+        SHOP,
+    )
+
+
+@pytest.mark.mechanic("M47")
+@pytest.mark.parametrize(
+    ("reaction", "letters"),
+    [
+        ("email_opened", 2),  # opened only
+        ("page_viewed", 2),  # a visit without an opening
+        ("email_link_clicked machine=scanner", 2),
+        ("email_link_clicked campaign=cart", 1),
+        ("email_link_clicked campaign=other", 2),
+    ],
+)
+def test_what_a_reaction_is_says_the_trigger_and_the_second_letter_has_its_own_subject_and_coupon(
+    reaction: str, letters: int
+) -> None:
+    done = check(
+        f"""
+        trigger cart = {{on: {{event: product_added}}, steps: [{{wait: PT2H}}, {{emit: forgotten}}, {{wait_for: {{event: email_link_clicked, where: {{campaign: cart}}, timeout: P3D, on_event: exit}}}}, {{issue_coupon: {{offer: cart, valid: P3D}}}}, {{emit: {{template: with_a_coupon, payload: {{cart: current, coupon: $coupon}}}}}}]}}
+        0h   ana  product_added product=mug price=12.5
+        20h  ana  {reaction}
+        5d   ana  expect emits cart {letters}, coupons cart {letters - 1}
+        """
+    )
+    if letters == 2:
+        first, second = done.sent("cart")
+        assert (first["template"], second["template"]) == ("forgotten", "with_a_coupon")
+        [told] = [one.value for one in done.world.published if one.record.topic == COUPONS]
+        assert second["payload"]["coupon"] == {
+            "code": told["code"], "offer": "cart", "valid_until": "2026-01-07T02:00:00.000Z",
+        }  # fmt: skip
+        assert told["valid_until"] == "2026-01-07T02:00:00.000Z"
+
+
 @pytest.mark.mechanic("M48")
 def test_consent_is_asked_at_the_moment_of_sending() -> None:
     check(
@@ -219,11 +266,11 @@ def test_a_visit_of_looking_only_is_followed_by_what_was_looked_at() -> None:
     done = check(
         """
         0m    ana  product_viewed product=a price=1
-        1m    ana  product_viewed product=b price=2 name=B url=https://shop.example/b
+        1m    ana  product_viewed product=b price=2 name=B url=https://shop.example/b image_url=https://shop.example/b.png
         2m    ana  product_viewed product=c price=3
         3m    ana  product_viewed product=d price=4
         4m    ana  product_viewed product=e price=5
-        5m    ana  product_viewed product=b price=2 name=B url=https://shop.example/b
+        5m    ana  product_viewed product=b price=2 name=B url=https://shop.example/b image_url=https://shop.example/b.png
         274m  ana  expect emits abandoned_browse 0
         275m  ana  expect emits abandoned_browse 1
         # The next visit within three days is not written to again.
@@ -237,7 +284,8 @@ def test_a_visit_of_looking_only_is_followed_by_what_was_looked_at() -> None:
     viewed = record["payload"]["viewed"]
     assert [one["product_id"] for one in viewed] == ["b", "e", "d", "c"]
     assert viewed[0]["url"] == "https://shop.example/b"
-    assert viewed[0]["price_e6"] == 2_000_000
+    assert (viewed[0]["price_e6"], viewed[0]["price"]) == (2_000_000, "2.00")
+    assert viewed[0]["image_url"] == "https://shop.example/b.png"
 
 
 @pytest.mark.mechanic("M50")

@@ -52,6 +52,35 @@ def test_reaching_a_goal_is_an_event_of_its_own_that_a_trigger_hears_once() -> N
     assert done.sent("thanks")[0]["at"] == "2026-01-01T00:00:00.000Z"
 
 
+@pytest.mark.mechanic("M44")
+def test_who_subscribes_is_thanked_once_for_each_consent_that_he_gives() -> None:
+    rules = """
+        goal subscribe = {event: consent_changed, where: {channel: email, state: granted}}
+        trigger thanks = {topic: news, consent: {channel: email}, on: {goal: subscribe}, re_entry: {per: grant}, steps: [{emit: thanks}]}
+    """
+    done = check(
+        f"""{rules}
+        0d   ana  consent_changed channel=email topic=news state=granted message=a
+        0d   ana  expect emits thanks 1
+        0d   ana  consent_changed channel=email topic=news state=granted message=a
+        1d   ana  consent_changed channel=email topic=news state=granted message=b     # said again, granted already
+        1d   ana  expect emits thanks 1, suppressed thanks re_entry 1
+        2d   ana  consent_changed channel=email topic=sale state=denied                # another kind of letter
+        3d   ana  consent_changed channel=email topic=news state=granted
+        3d   ana  expect emits thanks 1
+        4d   ana  unsubscribed channel=email
+        5d   ana  consent_changed channel=email topic=news state=granted
+        5d   ana  expect emits thanks 2
+        6d   ana  unsubscribed topic=news
+        7d   ana  consent_changed channel=email topic=news state=granted
+        7d   ana  expect emits thanks 3
+        """
+    )
+    assert len({one["trigger_id"] for one in done.sent("thanks")}) == 3
+    with pytest.raises(BadDocument, match="per: grant goes with a `consent`, got none"):
+        check("trigger it = {on: {event: registered}, re_entry: {per: grant}, steps: [{emit: x}]}")
+
+
 @pytest.mark.mechanic("M19")
 def test_ga4_names_of_key_events_are_goals_and_a_site_may_tell_goals_itself() -> None:
     check(
