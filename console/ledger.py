@@ -8,7 +8,8 @@ Whatever the order of the records and however often each comes (R12), the counts
 what became of a message is a set of marks on it, orders are the profile's own order book, fed with the same events.
 
 A message's order is one that counted (paid, not cancelled or returned) within the window after the message (the trigger's ``conversion``), and to whom
-several messages went, it is the last one's. A moment that a hold-out or the arm ``control`` held back would have been sent but
+several messages went, it is the last one's. A trigger may be for something else, another event or a goal: who did that is converted, and it is the last
+message's of the triggers that are for the same. A moment that a hold-out or the arm ``control`` held back would have been sent but
 for that: whoever had it is compared with whoever had a message.
 """
 
@@ -29,8 +30,9 @@ from profiles.errors import BadInput
 from profiles.moments import DAY_MS, iso, parse_instant
 from profiles.money import major
 from profiles.state import Order, Profile
-from profiles.taxonomy import EVENT_TYPES
+from profiles.taxonomy import EVENT_TYPES, resolve
 from profiles.wire import DECISIONS, EMAIL_EVENTS, ORDER_EVENTS, TRIGGERS_PREFIX, Event, decode_event
+from rules.program import ORDER, Conversion
 
 HELD: Final = ("holdout", "control")
 """Reasons of moments that would have been sent, but for the comparison."""
@@ -46,6 +48,19 @@ _FATES: Final = {
 _BY_MACHINE: Final = "_by_machine"
 _SEEN: Final = ("delivered", "opened", "clicked", "opened_by_machine", "clicked_by_machine")
 """What cannot become of a message that did not arrive."""
+
+
+ORDINARY: Final = Conversion(ORDER, 7 * DAY_MS)
+"""What a trigger is for that does not say."""
+_TIMES_MAX: Final = 200
+"""Of what somebody did, the newest times that are kept."""
+
+
+class Done(NamedTuple):
+    """Something that a message is for: an order that counts, with its amount, or another event."""
+
+    at_ms: int
+    amount_minor: int = 0
 
 
 @dataclass(slots=True)
@@ -66,20 +81,24 @@ class Window(NamedTuple):
 
     Attributes:
         from_ms, until_ms: of the moments.
-        within_ms: an order counts during ``[moment, moment + within_ms)``.
-        conversions: trigger -> the same of its moments, where it says so (``conversion``).
+        within_ms: an order counts during ``[moment, moment + within_ms)``; 0: as long as the trigger's conversion says.
+        conversions: trigger -> what it is for, where it says so.
         touch: the latest message that was ``sent``, ``opened`` or ``clicked`` (by a person) has the order.
     """
 
     from_ms: int = 0
     until_ms: int = 1 << 62
-    within_ms: int = 7 * DAY_MS
+    within_ms: int = 0
     touch: str = "sent"
-    conversions: Mapping[str, int] = MappingProxyType({})
+    conversions: Mapping[str, Conversion] = MappingProxyType({})
 
     def of(self, trigger: str) -> int:
         """How long an order counts as brought by a moment of this trigger, ms."""
-        return self.conversions.get(trigger, self.within_ms)
+        return self.within_ms or self.converts(trigger).within_ms
+
+    def converts(self, trigger: str) -> Conversion:
+        """What this trigger is for."""
+        return self.conversions.get(trigger, ORDINARY)
 
 
 TOUCHES: Final = ("sent", "opened", "clicked")
@@ -92,6 +111,8 @@ class Ledger:
     Attributes:
         currency: the shop's.
         moments_max: beyond so many the oldest are forgotten, and ``since_ms`` says from when on it is whole.
+        asked: conversions that are no orders, by name.
+        topics: where their events lie.
         unread: records that are not what their topic holds.
     """
 
@@ -99,11 +120,19 @@ class Ledger:
     moments_max: int = 500_000
     since_ms: int = 0
     unread: int = 0
+    asked: Mapping[str, Conversion] = field(default_factory=dict)
+    topics: frozenset[str] = field(init=False)
     moments: dict[str, Moment] = field(default_factory=dict)
     _variants: dict[str, tuple[str, str]] = field(default_factory=dict)
     _marks: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     _of_delivery: dict[str, str] = field(default_factory=dict)
     _books: dict[str, Profile] = field(default_factory=dict)
+    _times: dict[str, dict[str, set[int]]] = field(default_factory=dict)
+    """Conversion -> address -> when it did that."""
+
+    def __post_init__(self) -> None:
+        self.topics = frozenset(resolve(name).topic for one in self.asked.values() for name in one.wanted)
+        self._times = {name: {} for name in self.asked}
 
     def take(self, topic: str, value: bytes | None) -> None:
         """Count one record; one that was taken before changes nothing."""
@@ -116,10 +145,8 @@ class Ledger:
                 told = orjson.loads(value)
                 if told.get("experiment"):
                     self._variants[told["trigger_id"]] = (told["experiment"]["id"], told["experiment"]["arm"])
-            elif topic == EMAIL_EVENTS:
-                self._became(decode_event(value))
-            elif topic == ORDER_EVENTS:
-                self._ordered(decode_event(value))
+            elif topic in (EMAIL_EVENTS, ORDER_EVENTS) or topic in self.topics:
+                self._heard(topic, decode_event(value))
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError, BadInput):
             self.unread += 1
 
@@ -133,6 +160,22 @@ class Ledger:
         self.moments[told["decision_id"]] = moment
         if len(self.moments) > self.moments_max:
             self._forget_oldest()
+
+    def _heard(self, topic: str, event: Event) -> None:
+        if topic == EMAIL_EVENTS:
+            self._became(event)
+        elif topic == ORDER_EVENTS:
+            self._ordered(event)
+        for name, one in self.asked.items():
+            if event.type in one.wanted and ((looks := one.wanted[event.type]) is None or looks(event.props)):
+                people = self._times[name]
+                times = people.setdefault(event.address, set())
+                times.add(event.at_ms)
+                if len(times) > _TIMES_MAX:
+                    times.remove(min(times))
+                if len(people) > 2 * self.moments_max:
+                    for gone in sorted(people, key=lambda address: max(people[address]))[: len(people) // 10]:
+                        del people[gone]
 
     def _became(self, event: Event) -> None:
         fate = _FATES.get(event.type.partition("_")[2])
@@ -178,7 +221,8 @@ class Ledger:
 
     def addresses(self) -> list[str]:
         """Every address in it, to be looked up: which of them are one person?"""
-        return list(dict.fromkeys((*(one.address for one in self.moments.values()), *self._books)))
+        who = (address for people in self._times.values() for address in people)
+        return list(dict.fromkeys((*(one.address for one in self.moments.values()), *self._books, *who)))
 
     def marks(self) -> dict[str, set[str]]:
         """Moment -> what became of its message: ``delivered``, ``opened``, ``opened_by_machine``, …"""
@@ -192,7 +236,14 @@ class Ledger:
         moment = self.moments[name]
         return self._variants.get(name, (moment.experiment, moment.arm))
 
-    def orders(self, leads: Mapping[str, str]) -> dict[str, list[orders.Counted]]:
+    def times(self, conversion: str, leads: Mapping[str, str]) -> dict[str, list[Done]]:
+        """Person -> when he did what triggers are for, by time. ``leads``: as for ``orders``."""
+        joined: dict[str, set[int]] = defaultdict(set)
+        for address, times in self._times.get(conversion, {}).items():
+            joined[leads.get(address, address)] |= times
+        return {person: [Done(one) for one in sorted(times)] for person, times in joined.items()}
+
+    def orders(self, leads: Mapping[str, str]) -> dict[str, list[Done]]:
         """Person -> his orders that count, by time.
 
         Args:
@@ -207,7 +258,7 @@ class Ledger:
         for person, kept in joined.items():
             book = Profile(person)
             book.orders = kept
-            found[person] = orders.fold(book, currency=self.currency)
+            found[person] = [Done(one.at_ms, one.amount_minor) for one in orders.fold(book, currency=self.currency)]
         return found
 
 
@@ -239,12 +290,15 @@ def report(ledger: Ledger, trigger: str, window: Window, leads: Mapping[str, str
     """
     leads = leads or {}
     marks, bought = ledger.marks(), ledger.orders(leads)
+    converts = window.converts(trigger)
+    reached = ledger.times(converts.name, leads) if converts.wanted else bought
     named = {
         name: one
         for name, one in ledger.moments.items()
         if one.trigger == trigger and window.from_ms <= one.at_ms < window.until_ms
     }
     credit = _last_touches(ledger, window, leads, marks, bought)
+    converted = credit if reached is bought else _last_touches(ledger, window, leads, marks, reached, converts.name)
     rows: dict[tuple[str, str, str], _Row] = defaultdict(_Row)
     for name, moment in named.items():
         row = rows[(moment.step, *ledger.variant(name))]
@@ -256,7 +310,7 @@ def report(ledger: Ledger, trigger: str, window: Window, leads: Mapping[str, str
         for mark in _told(marks.get(name, set())):
             row.marks[mark] += 1
         mine = credit.get(name, [])
-        row.converted += bool(mine)
+        row.converted += bool(converted.get(name))
         row.orders += len(mine)
         row.revenue_minor += sum(one.amount_minor for one in mine)
     first: dict[tuple[str, str], tuple[int, str]] = {}
@@ -268,12 +322,13 @@ def report(ledger: Ledger, trigger: str, window: Window, leads: Mapping[str, str
         "trigger": trigger,
         "from": iso(max(window.from_ms, ledger.since_ms)) if max(window.from_ms, ledger.since_ms) else None,
         "to": iso(window.until_ms) if window.until_ms < 1 << 62 else None,
+        "conversion": converts.name,
         "within_s": window.of(trigger) // 1000,
         "touch": window.touch,
         "currency": ledger.currency,
         "steps": [_row(key, row, ledger.currency) for key, row in sorted(rows.items(), key=_by_step)],
-        "holdout": _against_holdout(ledger, window.of(trigger), leads, bought, named),
-        "experiments": _experiments(ledger, window.of(trigger), leads, bought, marks, first),
+        "holdout": _against_holdout(ledger, window.of(trigger), leads, bought, reached, named),
+        "experiments": _experiments(ledger, window.of(trigger), leads, bought, reached, marks, first),
     }
 
 
@@ -298,22 +353,25 @@ def _last_touches(
     window: Window,
     leads: Mapping[str, str],
     marks: Mapping[str, set[str]],
-    bought: Mapping[str, list[orders.Counted]],
-) -> dict[str, list[orders.Counted]]:
-    """Moment -> the orders that are its own: of all triggers, so that none is counted twice."""
+    done: Mapping[str, list[Done]],
+    conversion: str = "",
+) -> dict[str, list[Done]]:
+    """Moment -> what of that is its own: orders of all triggers, so that none is counted twice; else of those that are for this
+    ``conversion``."""
     sent: dict[str, list[tuple[int, str]]] = defaultdict(list)
     for name, moment in ledger.moments.items():
-        if not moment.reason and (window.touch == "sent" or window.touch in marks.get(name, ())):
+        is_for_it = not conversion or window.converts(moment.trigger).name == conversion
+        if not moment.reason and is_for_it and (window.touch == "sent" or window.touch in marks.get(name, ())):
             sent[leads.get(moment.address, moment.address)].append((moment.at_ms, name))
-    found: dict[str, list[orders.Counted]] = defaultdict(list)
+    found: dict[str, list[Done]] = defaultdict(list)
     for person, messages in sent.items():
         messages.sort()
-        for order in bought.get(person, ()):
+        for each in done.get(person, ()):
             before = [
-                one for one in messages if one[0] <= order.at_ms < one[0] + window.of(ledger.moments[one[1]].trigger)
+                one for one in messages if one[0] <= each.at_ms < one[0] + window.of(ledger.moments[one[1]].trigger)
             ]
             if before:
-                found[before[-1][1]].append(order)
+                found[before[-1][1]].append(each)
     return found
 
 
@@ -354,14 +412,21 @@ class _Group:
     opened: int = 0
     clicked: int = 0
     ordered: int = 0
+    converted: int = 0
     revenue_minor: int = 0
 
 
 def _grow(
-    group: _Group, at_ms: int, within_ms: int, bought: Iterable[orders.Counted], marks: Iterable[str] = ()
+    group: _Group,
+    at_ms: int,
+    within_ms: int,
+    bought: Iterable[Done],
+    reached: Iterable[Done],
+    marks: Iterable[str] = (),
 ) -> None:
     mine = [one for one in bought if at_ms <= one.at_ms < at_ms + within_ms]
     group.people += 1
+    group.converted += any(at_ms <= one.at_ms < at_ms + within_ms for one in reached)
     group.opened += "opened" in marks
     group.clicked += "clicked" in marks
     group.ordered += bool(mine)
@@ -372,7 +437,8 @@ def _against_holdout(
     ledger: Ledger,
     within_ms: int,
     leads: Mapping[str, str],
-    bought: Mapping[str, list[orders.Counted]],
+    bought: Mapping[str, list[Done]],
+    reached: Mapping[str, list[Done]],
     named: Mapping[str, Moment],
 ) -> dict[str, Any] | None:
     first: dict[str, tuple[int, bool]] = {}
@@ -383,11 +449,11 @@ def _against_holdout(
             first[person] = min(first.get(person, mine), mine)
     groups = {False: _Group(), True: _Group()}
     for person, (at_ms, is_held) in first.items():
-        _grow(groups[is_held], at_ms, within_ms, bought.get(person, ()))
+        _grow(groups[is_held], at_ms, within_ms, bought.get(person, ()), reached.get(person, ()))
     sent, held = groups[False], groups[True]
     if not held.people:
         return None
-    a, b = Share(sent.ordered, sent.people), Share(held.ordered, held.people)
+    a, b = Share(sent.converted, sent.people), Share(held.converted, held.people)
     p, q = a.rate(), b.rate()
     return {
         "sent": _group(sent, ledger.currency),
@@ -401,7 +467,8 @@ def _experiments(
     ledger: Ledger,
     within_ms: int,
     leads: Mapping[str, str],
-    bought: Mapping[str, list[orders.Counted]],
+    bought: Mapping[str, list[Done]],
+    reached: Mapping[str, list[Done]],
     marks: Mapping[str, set[str]],
     first: Mapping[tuple[str, str], tuple[int, str]],
 ) -> list[dict[str, Any]]:
@@ -409,8 +476,10 @@ def _experiments(
     for (person, experiment), (at_ms, name) in first.items():
         if experiment:
             arm = ledger.variant(name)[1]
-            _grow(arms[experiment][arm], at_ms, within_ms, bought.get(person, ()), marks.get(name, ()))
+            mine = bought.get(person, ()), reached.get(person, ())
+            _grow(arms[experiment][arm], at_ms, within_ms, *mine, marks.get(name, ()))
     told = []
+    aims = ("ordered",) if reached is bought else ("converted", "ordered")
     for experiment, groups in sorted(arms.items()):
         base = "control" if "control" in groups else min(groups)
         told.append(
@@ -418,7 +487,7 @@ def _experiments(
                 "experiment": experiment,
                 "base": base,
                 "arms": [
-                    {"arm": arm, **_group(group, ledger.currency), **_against(arm, group, base, groups[base])}
+                    {"arm": arm, **_group(group, ledger.currency), **_against(arm, group, base, groups[base], aims)}
                     for arm, group in sorted(groups.items())
                 ],
             }
@@ -426,9 +495,9 @@ def _experiments(
     return told
 
 
-def _against(arm: str, group: _Group, base: str, other: _Group) -> dict[str, Any]:
-    """How an arm does against the one that it is compared with. Who was sent nothing can only have ordered."""
-    measures = ("ordered",) if base == "control" else ("opened", "clicked", "ordered")
+def _against(arm: str, group: _Group, base: str, other: _Group, aims: tuple[str, ...]) -> dict[str, Any]:
+    """How an arm does against the one that it is compared with. Who was sent nothing can have neither opened nor clicked."""
+    measures = aims if base == "control" else ("opened", "clicked", *aims)
     if arm == base:
         return {"against": None}
     return {
@@ -450,12 +519,13 @@ def _compared(a: Share, b: Share) -> dict[str, Any]:
 
 
 def _group(group: _Group, currency: str) -> dict[str, Any]:
-    ordered = Share(group.ordered, group.people)
+    converted = Share(group.converted, group.people)
     return {
         "people": group.people,
+        "converted": group.converted,
         "ordered": group.ordered,
-        "rate": _rounded(ordered.rate()),
-        "interval": _rounded_pair(trials.interval(ordered)),
+        "rate": _rounded(converted.rate()),
+        "interval": _rounded_pair(trials.interval(converted)),
         "revenue": _money(group.revenue_minor, currency),
     }
 

@@ -26,7 +26,7 @@ SEGMENTS_LABELLED_MAX: Final = 500
 MOMENTS: Final = Gauge(
     "opportune_outcome_moments",
     "Moments of the last 30 days by how far they came: eligible, emitted, delivered, opened and clicked (by people), converted "
-    "(an order within the trigger's `conversion`, else 7 days, that is theirs). Only with OPPORTUNE_API_REPORT_EVERY_S; every API tells the same.",
+    "(what the trigger's `conversion` says, else an order within 7 days, that is theirs). Only with OPPORTUNE_API_REPORT_EVERY_S; every API tells the same.",
     ["trigger", "what"],
 )
 REVENUE: Final = Gauge(

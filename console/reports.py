@@ -16,6 +16,7 @@ from profiles.codec import BadBlob, decode
 from profiles.ids import STRENGTH
 from profiles.moments import DAY_MS, parse_duration, parse_instant
 from profiles.wire import DECISIONS, EMAIL_EVENTS, ORDER_EVENTS, TRIGGERS_PREFIX
+from rules.program import Conversion
 from rules.rulebook import Rulebook
 from stream.ports import ProfileStore
 
@@ -49,8 +50,9 @@ class Reports:
             OSError: broker or store did not answer.
         """
         async with self._one_at_a_time:
-            if self._ledger is None or self._ledger.currency != currency:
-                self._ledger, self._places = Ledger(currency, self._moments_max), {}
+            asked = {one.name: one for one in window.conversions.values() if one.wanted}
+            if self._ledger is None or self._ledger.currency != currency or _said(self._ledger.asked) != _said(asked):
+                self._ledger, self._places = Ledger(currency, self._moments_max, asked=asked), {}
             try:
                 async with asyncio.timeout(READ_S_MAX):
                     await self._read_on(self._ledger)
@@ -67,7 +69,7 @@ class Reports:
         )
         await consumer.start()
         try:
-            places = await self._there()
+            places = await self._there(ledger)
             consumer.assign(places)
             for place in places:
                 if place in self._places:
@@ -85,12 +87,13 @@ class Reports:
         finally:
             await consumer.stop()
 
-    async def _there(self) -> list[TopicPartition]:
+    async def _there(self, ledger: Ledger) -> list[TopicPartition]:
         admin: Any = AIOKafkaAdminClient(**self._options)
         await admin.start()
         try:
-            names = [name for name in await admin.list_topics() if name in _FIXED or name.startswith(TRIGGERS_PREFIX)]
-            missing = [name for name in _FIXED if name not in names]
+            wanted = {*_FIXED, *ledger.topics}
+            names = [name for name in await admin.list_topics() if name in wanted or name.startswith(TRIGGERS_PREFIX)]
+            missing = sorted(wanted - set(names))
             if missing:
                 raise OSError(f"topic {missing[0]}: wanted, not found")
             found = await admin.describe_topics(sorted(names))
@@ -106,13 +109,17 @@ async def _is_at_end(consumer: Any, place: TopicPartition) -> bool:
     return highwater is not None and bool(await consumer.position(place) >= highwater)
 
 
-def conversions_of(rulebook: Rulebook) -> dict[str, int]:
-    """Trigger -> for how long orders are what it brought, ms, of those that say so."""
-    return {name: one.conversion_ms for name, one in rulebook.triggers.items() if one.conversion_ms}
+def _said(conversions: Mapping[str, Conversion]) -> dict[str, str]:
+    return {name: one.said for name, one in conversions.items()}
+
+
+def conversions_of(rulebook: Rulebook) -> dict[str, Conversion]:
+    """Trigger -> what it is for, of those that say so."""
+    return {name: one.conversion for name, one in rulebook.triggers.items() if one.conversion is not None}
 
 
 def window_of(from_: str, to: str, within: str, touch: str, rulebook: Rulebook) -> Window:
-    """What is asked for, of words. Without ``within`` each trigger has its ``conversion``, or else seven days.
+    """What is asked for, of words. Without ``within`` each trigger has the time of its ``conversion``, or else seven days.
 
     Raises:
         ValueError: of which word, and what was wanted.
@@ -125,15 +132,16 @@ def window_of(from_: str, to: str, within: str, touch: str, rulebook: Rulebook) 
             instants.append(parse_instant(text) if text else default_ms)
         except (ValueError, OverflowError):
             raise ValueError(f"{name}: an ISO 8601 time like 2026-11-22T15:04:05Z wanted, got other text") from None
+    conversions = conversions_of(rulebook)
     if not within:
-        return Window(instants[0], instants[1], touch=touch, conversions=conversions_of(rulebook))
+        return Window(instants[0], instants[1], touch=touch, conversions=conversions)
     try:
         within_ms = parse_duration(within).after(0, UTC)
     except ValueError:
         within_ms = 0
     if not 0 < within_ms <= WITHIN_MS_MAX:
         raise ValueError("within: days, hours or minutes like P7D, of 90 days at most, wanted, got something else")
-    return Window(instants[0], instants[1], within_ms, touch)
+    return Window(instants[0], instants[1], within_ms, touch, conversions)
 
 
 async def leads_of(store: ProfileStore, addresses: list[str]) -> dict[str, str]:

@@ -381,8 +381,9 @@ class GroupShown(Shape):
     """People, each from his first moment on."""
 
     people: int
+    converted: int = Field(description="Who did what the trigger is for.")
     ordered: int
-    rate: float | None
+    rate: float | None = Field(description="Of those converted.")
     interval: list[float] | None = Field(description="95 %, of the rate (Wilson 1927).")
     revenue: Money
 
@@ -434,7 +435,7 @@ class ReportStep(Shape):
     complained: int
     opened: Reactions
     clicked: Reactions
-    converted: int = Field(description="Messages that an order came of.")
+    converted: int = Field(description="Messages of which came what the trigger is for.")
     orders: int
     revenue: Money
     shares: dict[str, float | None]
@@ -448,6 +449,7 @@ class Report(Shape):
     trigger: str
     from_: str | None = Field(alias="from", description="Moments from then on; null: from the topics' beginning.")
     to: str | None
+    conversion: str = Field(description="What the trigger is for: `order_completed`, unless it says otherwise.")
     within_s: int
     touch: str
     currency: str

@@ -57,7 +57,7 @@ def show(told: Sequence[Mapping[str, Any]], terminal: Console) -> None:
         if one["holdout"] is not None:
             terminal.print(_held(one))
         for experiment in one["experiments"]:
-            terminal.print(_arms(one["trigger"], experiment))
+            terminal.print(_arms(one, experiment))
 
 
 def _steps(told: Sequence[Mapping[str, Any]]) -> Table:
@@ -86,7 +86,9 @@ def _steps(told: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _held(one: Mapping[str, Any]) -> Table:
-    table = Table("", "people", "ordered", "rate", "95 %", title=f"{one['trigger']}: against the hold-out", box=SIMPLE)
+    table = Table(
+        "", "people", one["conversion"], "rate", "95 %", title=f"{one['trigger']}: against the hold-out", box=SIMPLE
+    )
     held = one["holdout"]
     for name in ("sent", "held"):
         table.add_row(name, *_group(held[name]))
@@ -95,10 +97,10 @@ def _held(one: Mapping[str, Any]) -> Table:
     return table
 
 
-def _arms(trigger: str, experiment: Mapping[str, Any]) -> Table:
+def _arms(one: Mapping[str, Any], experiment: Mapping[str, Any]) -> Table:
     table = Table(
-        "arm", "people", "ordered", "rate", "95 %", f"against {experiment['base']}",
-        title=f"{trigger}: experiment {experiment['experiment']}", box=SIMPLE,
+        "arm", "people", one["conversion"], "rate", "95 %", f"against {experiment['base']}",
+        title=f"{one['trigger']}: experiment {experiment['experiment']}", box=SIMPLE,
     )  # fmt: skip
     for arm in experiment["arms"]:
         against = ", ".join(
@@ -111,7 +113,7 @@ def _arms(trigger: str, experiment: Mapping[str, Any]) -> Table:
 def _group(group: Mapping[str, Any]) -> tuple[str, str, str, str]:
     interval = group["interval"]
     between = f"{_percent(interval[0])} to {_percent(interval[1])}" if interval is not None else ""
-    return str(group["people"]), str(group["ordered"]), _percent(group["rate"]), between
+    return str(group["people"]), str(group["converted"]), _percent(group["rate"]), between
 
 
 def _percent(share: float | None) -> str:

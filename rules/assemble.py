@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from profiles.aggregates import latest
+from profiles.catalogue import BACK_IN_STOCK, PRICE_DROPPED, PRODUCT_ARRIVED
 from profiles.moments import DAY_MS, HOUR_MS, MINUTE_MS, Duration
 from profiles.state import STATUSES
 from profiles.wire import Event
@@ -19,10 +20,12 @@ from rules.limits import CALENDAR, GRANT, POLICY_PARTS, by_channel, compile_limi
 from rules.predicates import CUSTOM, Predicate, conditions
 from rules.program import (
     EXIT,
+    ORDER,
     Act,
     Branch,
     CompiledTrigger,
     ConsentRule,
+    Conversion,
     Emit,
     Entry,
     Expiry,
@@ -38,7 +41,7 @@ from rules.program import (
     follow,
     key_of,
 )
-from rules.spec import Judged
+from rules.spec import GOAL_REACHED, Judged
 from rules.versions import MIGRATIONS
 
 KEYS: Final = (
@@ -50,6 +53,7 @@ BASIC_STEPS: Final = ("wait", "wait_for", "emit", "branch", "exit")
 """Those that this module lays itself; the others are in ``rules/steps``."""
 PRIORITY_MAX: Final = 1_000
 CONVERSION_MS_MAX: Final = 90 * DAY_MS
+_MADE: Final = (GOAL_REACHED, "session_started", "session_ended", PRICE_DROPPED, BACK_IN_STOCK, PRODUCT_ARRIVED)
 _KEYS_MAX: Final = 20
 _CONDITIONS_MAX: Final = 256
 
@@ -114,7 +118,7 @@ def compile_trigger(name: str, node: Node, scope: TriggerScope, *, enters: bool 
         limits=limits,
         on_channel=on_channel,
         alongside={one.channel: by_channel(on_channel[one.channel]) for one in sent if one.also},
-        conversion_ms=_conversion(node.get("conversion"), scope),
+        conversion=_conversion(node.get("conversion"), scope),
         leaves=tuple(maker.leaves),
         expires=_expires(node.get("expires"), key),
         priority=priority.integer(least=-PRIORITY_MAX, most=PRIORITY_MAX) if priority is not None else 0,
@@ -190,18 +194,36 @@ def _with_key(node: Node, key: str) -> Node:
     return node.made(key) if inside == KEY else node
 
 
-def _conversion(node: Node | None, scope: TriggerScope) -> int:
-    """``{event: order_completed, within: P7D}``: for how long an order is what a moment brought, in reports; ms."""
+def _conversion(node: Node | None, scope: TriggerScope) -> Conversion | None:
+    """``{event: order_completed, within: P7D}``, or of another event with ``where``, or ``{goal: subscribe, within: P7D}``: what a
+    moment is for, and for how long after it that is its own."""
     if node is None:
-        return 0
-    node.known(("event", "within"), required=("event", "within"))
-    event, within = node.get("event"), node.get("within")
-    if event is not None and scope.event_types(event) != ("order_completed",):
-        event.wrong(f"conversion: order_completed wanted, as reports count orders, got {event.found()}")
+        return None
+    node.known(("event", "where", "goal", "within"), required=("within",))
+    event, goal, looks, within = (node.get(key) for key in ("event", "goal", "where", "within"))
+    if (event is None) == (goal is None) or (goal is not None and looks is not None):
+        node.wrong("conversion: either an 'event', which may have a 'where', or a 'goal' wanted")
+        return None
     length_ms = within.duration().about_ms() if within is not None else 0
     if within is not None and length_ms > CONVERSION_MS_MAX:
         within.wrong(f"within: 90 days at most wanted, got {within.found()}")
-    return length_ms
+    if goal is not None:
+        name = scope.goal(goal.text(), goal)
+        of_goal, said = scope.looks_of(name)
+        told: dict[str, Predicate | None] = {GOAL_REACHED: lambda props: props.get("goal") == name}
+        found = Conversion(f"goal {name}", length_ms, {**of_goal, **told}, said)
+        named, types = goal, tuple(of_goal)
+    else:
+        assert event is not None
+        named, types = event, scope.event_types(event)
+        where, said = conditions(looks, types)
+        if types == (ORDER,) and looks is None:
+            return Conversion(ORDER, length_ms)
+        name = " or ".join(types) + (f" {said}" if looks is not None else "")
+        found = Conversion(name, length_ms, dict.fromkeys(types, where), said)
+    if made := [one for one in types if one in _MADE]:
+        named.wrong(f"conversion: what lies on a topic wanted, got {made[0]}, which the engine makes")
+    return found
 
 
 def _pace(node: Node | None) -> int:

@@ -33,7 +33,7 @@ from rules.assemble import CLASSES, compile_trigger, counting_all
 from rules.documents import Node, did_you_mean, parse
 from rules.facts import Fact, together
 from rules.limits import POLICY_PARTS
-from rules.predicates import conditions
+from rules.predicates import Predicate, conditions
 from rules.program import CompiledTrigger, StepSpec, TriggerSpec
 from rules.projections import projection
 from rules.rulebook import CompiledSegment, Goal, KeptAggregate, Rulebook
@@ -433,6 +433,11 @@ class _Compiler:
             else:
                 self.goals[name] = Goal(name, (known,), None)
         return name
+
+    def looks_of(self, goal: str) -> tuple[Mapping[str, Predicate | None], str]:
+        found, node = self.goals.get(goal), self.goal_nodes.get(goal)
+        said = str(node.plain()) if node is not None else goal
+        return (dict.fromkeys(found.types, found.where) if found is not None else {}), said
 
     def stated(self, path: str, node: Node) -> Field | None:
         reader = self.reader(path, node)

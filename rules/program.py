@@ -21,6 +21,8 @@ from rules.verdict import Judge
 from rules.words import Tongue, Words
 
 AUDIENCE: Final = "audience:"
+ORDER: Final = "order_completed"
+"""The conversion that counts money."""
 EXIT: Final = -1
 """A place beyond every program, until it is known where that ends."""
 
@@ -282,6 +284,23 @@ class ConsentRule:
 
 
 @dataclass(frozen=True, slots=True)
+class Conversion:
+    """What a trigger is for, in reports.
+
+    Attributes:
+        name: what it is, as text that equal ones share; ``ORDER``: an order that counts.
+        within_ms: for how long after a moment it is the moment's own.
+        wanted: event type -> how such an event must look; of an order empty, as the order book tells.
+        said: all of that as text.
+    """
+
+    name: str
+    within_ms: int
+    wanted: Mapping[str, Predicate | None] = field(default_factory=dict)
+    said: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Expiry:
     """When a journey is over whatever it waits for: its order (by the journey's key) is in none of these statuses."""
 
@@ -311,7 +330,7 @@ class CompiledTrigger:
         on_channel: the same of moments that name a channel.
         alongside: the same where they go beside one that went out: only what is counted by the channel.
         key_asked: ``when`` names ``$key``: a key -> the condition, of that one.
-        conversion_ms: how long after a moment an order is its own; 0: it does not say.
+        conversion: what it is for, in reports, where it says so.
         expires: what it cannot outlive.
         priority: of several moments of one instant the greatest comes first, and takes what room there is under a cap.
         migration: what becomes of journeys under way when another version comes into force (``rules/versions.py``).
@@ -339,7 +358,7 @@ class CompiledTrigger:
     on_channel: Mapping[str, Limits] = field(default_factory=dict)
     alongside: Mapping[str, Limits] = field(default_factory=dict)
     key_asked: Callable[[str], Judged] | None = None
-    conversion_ms: int = 0
+    conversion: Conversion | None = None
     skips_late: bool = False
     leaves: tuple[Leaving, ...] = ()
     expires: Expiry | None = None
@@ -486,6 +505,10 @@ class TriggerScope(Scope, Protocol):
     locale: str
     free_delivery_minor: int | None
     steps: dict[str, StepSpec]
+
+    def looks_of(self, goal: str) -> tuple[Mapping[str, Predicate | None], str]:
+        """Which events reach a goal: their types and how they must look; and the same as text."""
+        ...
 
     def stated(self, path: str, node: Node) -> Field | None:
         """The declared field that a statement of a trait must fit, if there is one; a trait that is worked out is a mistake

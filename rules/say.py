@@ -78,12 +78,13 @@ def say_trigger(trigger: CompiledTrigger, language: str) -> str:
             )
         )
     if (conversion := document.get("conversion")) is not None:
-        within = conversion.get("within")
+        within = t.duration(conversion.get("within"))
         sentences.append(
-            t.pick(
-                f"Orders within {t.duration(within)} are what it brought",
-                f"Его заказы: за {t.duration(within)} после письма",
-            )
+            t.pick(f"Orders within {within} are what it brought", f"Его заказы: за {within} после письма")
+            if trigger.conversion is not None and not trigger.conversion.wanted
+            else t.pick("It is for ", "Цель: ")
+            + _converts(conversion, t)
+            + t.pick(f" within {within}", f" за {within}")
         )
     consent = document.get("consent")
     if isinstance(consent, dict):
@@ -94,6 +95,13 @@ def say_trigger(trigger: CompiledTrigger, language: str) -> str:
             else t.pick(f"Only with consent to {channel}", f"Только с согласием: {channel}")
         )
     return " ".join(map(_sentence, sentences))
+
+
+def _converts(conversion: dict[str, Any], t: Tongue) -> str:
+    if "goal" in conversion:
+        return t.pick(f"the goal {conversion['goal']}", f"цель {conversion['goal']}")
+    where = t.pick(" where ", " где ") + t.conditions(conversion["where"]) if "where" in conversion else ""
+    return t.events(conversion.get("event")) + where
 
 
 def _again(again: dict[str, Any], t: Tongue) -> str:

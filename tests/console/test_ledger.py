@@ -19,7 +19,8 @@ MACHINES: Final = ("prefetch", "scanner", True)
 
 def told(records: list[Record], trigger: str = "spring", currency: str = "EUR", **asked: Any) -> dict[str, Any]:
     leads = asked.pop("leads", None)
-    ledger = Ledger(currency)
+    asked_for = {one.name: one for one in asked.get("conversions", {}).values() if one.wanted}
+    ledger = Ledger(currency, asked=asked_for)
     for record in records:
         ledger.take(record.topic, record.value)
     assert ledger.unread == 0
@@ -272,3 +273,73 @@ def test_an_order_is_what_a_trigger_brought_for_as_long_as_its_conversion_says()
     asked = window_of("", "", "", "sent", book)
     assert (asked.of("spring"), asked.of("brief"), asked.of("other")) == (14 * DAY_MS, DAY_MS, 7 * DAY_MS)
     assert window_of("", "", "P2D", "sent", book).of("spring") == 2 * DAY_MS
+
+
+FOR_SURVEY = """
+goals: {praise: {event: survey_answered, where: {score: {gte: 9}}}}
+policies: {marketing: {holdout: {bucket: {salt: s, percent: 40}}}}
+triggers:
+  spring: {on: {event: registered}, conversion: {event: survey_answered, where: {question: nps}, within: P3D}, steps: [{emit: ask}]}
+  praised: {on: {event: registered}, conversion: {goal: praise, within: P1D}, steps: [{emit: ask}]}
+  clicked: {on: {event: registered}, conversion: {event: [email_link_clicked, form_submitted], within: P1D}, steps: [{emit: ask}]}
+  sold: {on: {event: registered}, steps: [{emit: buy}]}
+"""
+
+
+@pytest.mark.mechanic("M84")
+def test_a_trigger_is_for_what_it_says_an_event_that_looks_so_or_a_goal() -> None:
+    book = rules_of(FOR_SURVEY.replace("percent: 40", "percent: 1"))
+    shop = Shop(book)
+    shop.asked("user:1", START_MS)
+    shop.happened("user:1", "survey_answered", START_MS + HOUR_MS, question="other", score=10)
+    shop.happened("user:1", "survey_answered", START_MS + 2 * DAY_MS, question="nps", score=3)
+    shop.happened("user:1", "survey_answered", START_MS + 3 * DAY_MS, question="nps", score=3)  # the time is over
+    shop.happened("user:1", "email_link_clicked", START_MS + HOUR_MS, machine="scanner")
+    shop.bought("user:1", START_MS + DAY_MS, "o1", 100)
+    found = {
+        name: told(shop.records, name, conversions=conversions_of(book))
+        for name in ("spring", "praised", "clicked", "sold")
+    }
+    [step] = found["spring"]["steps"]
+    assert (step["converted"], found["spring"]["within_s"]) == (1, 3 * 86_400)
+    assert found["praised"]["steps"][0]["converted"] == 1  # ten points, whatever the question
+    assert found["clicked"]["steps"][0]["converted"] == 0  # a scanner is nobody
+    assert found["sold"]["steps"][0]["converted"] == 1
+    assert {name: one["conversion"] for name, one in found.items() if name != "spring"} == {
+        "praised": "goal praise", "clicked": "email_link_clicked or form_submitted", "sold": "order_completed",
+    }  # fmt: skip
+    # Money is told all the same, each order with the last message of all.
+    assert sum(one["steps"][0]["orders"] for one in found.values()) == 1
+    # A page may tell of a goal itself; and by another address of the person.
+    shop.happened("anon:1", "goal_reached", START_MS + HOUR_MS, goal="praise")
+    shop.asked("user:2", START_MS)
+    shop.happened("anon:1", "form_submitted", START_MS + HOUR_MS, form_id="f")
+    for name in ("praised", "clicked"):
+        alone = told(shop.records, name, conversions=conversions_of(book))["steps"][0]["converted"]
+        with_him = told(shop.records, name, conversions=conversions_of(book), leads={"anon:1": "user:2"})["steps"][0]
+        assert with_him["converted"] == alone + 1
+    # Asked for a time of the asker's own, and in any order, twice.
+    again = shop.records * 2
+    Random(3).shuffle(again)
+    [longer] = told(again, conversions=conversions_of(book), within_ms=DAY_MS)["steps"]
+    assert (longer["converted"], longer["emitted"]) == (0, 2)
+    assert told(again, conversions=conversions_of(book)) == told(shop.records, conversions=conversions_of(book))
+
+
+@pytest.mark.mechanic("M84")
+def test_lift_and_arms_go_by_what_the_trigger_is_for() -> None:
+    book = rules_of(FOR_SURVEY)
+    shop = Shop(book)
+    sent = held = 0
+    for number in range(1_000):
+        before = len(shop.records)
+        shop.asked(f"user:{number}", START_MS)
+        is_sent = any(one.topic == "triggers.spring" for one in shop.records[before:])
+        sent, held = sent + is_sent, held + (not is_sent)
+        if (sent if is_sent else held) % (2 if is_sent else 4) == 0:
+            shop.happened(f"user:{number}", "survey_answered", START_MS + DAY_MS, question="nps", score=5)
+    found = told(shop.records, conversions=conversions_of(book))["holdout"]
+    assert (found["sent"]["people"], found["held"]["people"]) == (sent, held)
+    assert (found["sent"]["converted"], found["held"]["converted"]) == (sent // 2, held // 4)
+    assert (found["sent"]["ordered"], found["difference"]["verdict"]) == (0, "better")
+    assert found["lift"] == round((sent // 2 / sent) / (held // 4 / held) - 1, 6)

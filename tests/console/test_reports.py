@@ -25,6 +25,7 @@ from tests.console.told_of import Shop
 from tests.rules.told import START_MS, rules_of
 
 RULES = "triggers: {demo: {on: {event: registered}, steps: [{emit: hello}]}}"
+FOR_ANSWERS = "triggers: {demo: {on: {event: registered}, conversion: {event: survey_answered, where: {question: QUESTION}, within: P7D}, steps: [{emit: hello}]}}"
 
 
 def outcomes() -> dict[str, float | None]:
@@ -90,6 +91,16 @@ async def test_reports_are_read_from_the_topics_and_go_on_where_they_were(
             for asked, code in (({"within": "P1Y"}, 400), ({"from": "today"}, 400), ({"touch": "seen"}, 400)):
                 assert (await client.get("/api/v1/triggers/demo/report", params=asked)).status_code == code
             assert (await client.get("/api/v1/triggers/dem/report")).status_code == 404
+            # For something else, whose topic nobody has read so far; and then for something else again.
+            answers = Shop(book)
+            for user in ("user:1", "user:2"):
+                answers.happened(user, "survey_answered", START_MS + HOUR_MS, question="nps", score=9)
+            await log.publish(answers.records)
+            for question, count in (("nps", 2), ("why", 0)):
+                await shell.announce([("rules.yaml", FOR_ANSWERS.replace("QUESTION", question))])
+                found = await step()
+                assert (found["converted"], found["orders"]) == (count, 1)
+            await shell.announce([("rules.yaml", RULES)])
         [told] = await command.ask(env, [], ("", "", "P7D", "sent"))
         assert (told["trigger"], told["steps"][0]["eligible"]) == ("demo", 4)
         terminal = Terminal(record=True, width=200)

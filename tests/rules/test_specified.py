@@ -429,8 +429,20 @@ def test_a_condition_on_the_key_is_asked_of_that_key() -> None:
             "$key: goes in a trigger's `when` and in payloads only",
         ),
         (
-            "triggers: {it: {on: {event: registered}, conversion: {event: page_viewed, within: P7D}, steps: [{emit: x}]}}",
-            "conversion: order_completed wanted, as reports count orders, got 'page_viewed'",
+            "triggers: {it: {on: {event: registered}, conversion: {event: session_ended, within: P7D}, steps: [{emit: x}]}}",
+            "conversion: what lies on a topic wanted, got session_ended, which the engine makes",
+        ),
+        (
+            "triggers: {it: {on: {event: registered}, conversion: {goal: lead, event: page_viewed, within: P7D}, steps: [{emit: x}]}}",
+            "conversion: either an 'event', which may have a 'where', or a 'goal' wanted",
+        ),
+        (
+            "triggers: {it: {on: {event: registered}, conversion: {goal: lede_x, within: P7D}, steps: [{emit: x}]}}",
+            "unknown goal 'lede_x'",
+        ),
+        (
+            "triggers: {it: {on: {event: registered}, conversion: {event: survey_answered, where: {scor: 1}, within: P7D}, steps: [{emit: x}]}}",
+            "survey_answered has no property 'scor'; did you mean 'score'? (a property of your own goes as custom.scor)",
         ),
         (
             "triggers: {it: {on: {event: registered}, conversion: {event: order_completed, within: P1Y}, steps: [{emit: x}]}}",
