@@ -25,7 +25,7 @@ from profiles.moments import WEEKDAYS, Duration, zone_named
 from profiles.money import to_minor
 from profiles.people import CONTACT
 from profiles.spec import discover
-from profiles.state import PARTS, TRAITS
+from profiles.state import COUNTING, PARTS, STATUSES, TRAITS
 from profiles.taxonomy import EVENT_TYPES, resolve
 from profiles.wire import Event
 from rules import members, traits
@@ -40,6 +40,7 @@ from rules.rulebook import CompiledSegment, Goal, KeptAggregate, Rulebook
 from rules.spec import GOAL_REACHED, UNREADABLE, Field, Judged, OperatorSpec, PublishedTrait, Reader
 from rules.verdict import NO
 from rules.versions import Version, marked
+from rules.windows import THE_SHOPS
 
 OPERATORS: Final = {spec.name: spec for spec in discover(rules.operators, OperatorSpec)}
 STEPS: Final = {spec.name: spec for spec in discover(rules.steps, StepSpec)}
@@ -87,6 +88,7 @@ class _Compiler:
         self.free_delivery: Node | None = None
         self.free_delivery_minor: int | None = None
         self.week_from = 0
+        self.counting: tuple[str, ...] = COUNTING
         self.session_gap = Duration(ms=30 * 60_000)
         self.cart_idle = Duration(ms=2 * 3_600_000)
         self.hash = hashlib.blake2b(digest_size=8)
@@ -222,9 +224,11 @@ class _Compiler:
             document.wrong(f"at most {TRIGGERS_MAX} triggers wanted, got {len(self.trigger_nodes)}")
 
     def _defaults(self, node: Node, zone: str, currency: str) -> None:
-        node.known(("zone", "currency", "locale", "week_start", "session_gap", "cart_idle", "free_delivery_from"))
+        node.known(
+            ("zone", "currency", "locale", "week_start", "session_gap", "cart_idle", "free_delivery_from", "orders")
+        )
         zone_node, currency_node, locale = node.get("zone"), node.get("currency"), node.get("locale")
-        if zone_node is not None and not zone:
+        if zone_node is not None and not zone and zone_node.value not in THE_SHOPS:
             self.zone_name = zone_node.text()
             try:
                 zone_named(self.zone_name)
@@ -248,10 +252,17 @@ class _Compiler:
                 gap.wrong("session_gap: hours or minutes wanted, like PT30M")
         if idle is not None:
             self.cart_idle = idle.duration()
+        counting = node.get("orders")
+        if counting is not None:
+            counting.known(("status_in",), required=("status_in",))
+            self.counting = tuple(one.choice(STATUSES) for one in counting.get("status_in") or ()) or COUNTING
 
     def _stages(self, name: str, node: Node) -> None:
         """An ordered partition: the first stage whose rule holds. Each becomes the segment ``name.stage``."""
-        node.known(("kind", "stages", "says"), required=("stages",))
+        node.known(("kind", "stages", "says", "zone"), required=("stages",))
+        zone = node.get("zone")
+        if zone is not None:
+            zone.choice(THE_SHOPS)
         del self.segment_nodes[name]
         self.stages[name] = []
         self.ordered.add(name)
@@ -380,6 +391,16 @@ class _Compiler:
             node.wrong(f"unknown trait {path!r}{close} (a trait of your own goes as custom.{path})")
             return UNREADABLE
         return traits.said(path)
+
+    def declaration(self, path: str, node: Node) -> Node:
+        if path in self.trait_nodes:
+            return self.trait_nodes[path]
+        if path not in traits.DECLARED:
+            node.wrong(f"a trait that is worked out wanted, got {path!r}{did_you_mean(path, self.trait_nodes)}")
+        return node.made({kind: node.made(of) for kind, of in traits.DECLARED.get(path, {"count": "order"}).items()})
+
+    def worked_out(self, declaration: Node) -> Reader:
+        return traits.declared("", declaration, self).get("", UNREADABLE)
 
     def aggregate(
         self,

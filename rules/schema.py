@@ -15,6 +15,7 @@ from rules.assemble import BASIC_STEPS, KEYS
 from rules.compile import OPERATORS, STEPS, TRIGGER_KINDS
 from rules.projections import NAMES
 from rules.traits import KINDS, PUBLISH
+from rules.windows import THE_SHOPS
 
 Schema = dict[str, Any]
 
@@ -47,6 +48,7 @@ def rule_files() -> Schema:
                         "session_gap": _DURATION,
                         "cart_idle": _DURATION,
                         "free_delivery_from": {"type": ["number", "string"]},
+                        "orders": _map({"status_in": {}}, ["status_in"]),
                     }
                 ),
                 "policies": _named({"type": "object"}),
@@ -73,7 +75,15 @@ def rule_files() -> Schema:
                         {"says": _SAYS, "when": _RULE, "template": _map({"over": {}}, ["over"])}, ["when", "template"]
                     ),
                     _map({"says": _SAYS, "kind": {"const": "static"}, "formed_from": {}, "form_at": {}}, ["kind"]),
-                    _map({"says": _SAYS, "kind": {"const": "stages"}, "stages": _stages()}, ["kind", "stages"]),
+                    _map(
+                        {
+                            "says": _SAYS,
+                            "kind": {"const": "stages"},
+                            "zone": {"enum": list(THE_SHOPS)},
+                            "stages": _stages(),
+                        },
+                        ["kind", "stages"],
+                    ),
                 ]
             },
             "trigger": _map(

@@ -18,7 +18,7 @@ from profiles.aggregates import edge
 from profiles.moments import DAY_MS, FOREVER, day_number, iso
 from profiles.money import exponent
 from profiles.people import zone_of
-from profiles.state import COUNTING, ORDERS, STATUSES, TRAITS, Line, Profile
+from profiles.state import ORDERS, STATUSES, TRAITS, Line, Profile
 from profiles.wire import Event
 from rules.compare import Test, numeric, words
 from rules.documents import Node, did_you_mean
@@ -82,7 +82,7 @@ def source_of(named: Node, node: Node, scope: Scope) -> Source:
         asked = {name for one in node.get("item") or () for name, _ in (one.items() if one.is_map() else ())}
         scope.keep_of_lines(asked.intersection(orders.LINE_ON_DEMAND))
     status_node, per_node, grid_node = node.get("status_in"), node.get("per"), node.get("resolution")
-    status_in: tuple[str, ...] = COUNTING
+    status_in = scope.counting
     if status_node is not None:
         if not is_order:
             status_node.wrong("status_in: goes with `order` only")

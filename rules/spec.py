@@ -120,6 +120,8 @@ class Scope(Protocol):
     zone: tzinfo
     currency: str
     week_from: int
+    counting: tuple[str, ...]
+    """The statuses of an order that counts, where a rule names none."""
 
     def rule(self, node: Node) -> Judged:
         """Compile a rule inside this one."""
@@ -127,6 +129,14 @@ class Scope(Protocol):
 
     def reader(self, path: str, node: Node) -> Reader:
         """The reader of a trait; an unknown path is a mistake at ``node`` unless it is a customer's own trait."""
+        ...
+
+    def declaration(self, path: str, node: Node) -> Node:
+        """How a trait is declared, to be asked for in a narrower sense; one that is not worked out is a mistake at ``node``."""
+        ...
+
+    def worked_out(self, declaration: Node) -> Reader:
+        """The reader of a trait that has no name."""
         ...
 
     def aggregate(

@@ -22,6 +22,13 @@ from rules.touches import PARTS, touch
 PUBLISH: Final = "publish"
 """The key, of every kind, that puts a trait's changes on their topic."""
 
+DECLARED: Final[dict[str, dict[str, str]]] = {
+    "orders_paid": {"count": "order"},
+    "first_order_at": {"first": "order.time"},
+    "last_order_at": {"last": "order.time"},
+}
+"""What every profile has, as one would declare it."""
+
 KINDS: Final = {spec.name: spec for spec in discover(rules.kinds, TraitKind)}
 
 
@@ -87,7 +94,7 @@ def built_in(scope: Scope, cart_idle: Duration) -> dict[str, Reader]:
 
     def time_of_order(last: bool) -> Read:
         def read(profile: Profile, now_ms: int) -> tuple[Any, int]:
-            counted = orders.fold(profile, currency="")
+            counted = orders.fold(profile, scope.counting, currency="")
             return (counted[-1 if last else 0].at_ms if counted else None), FOREVER
 
         return read

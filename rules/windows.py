@@ -2,7 +2,7 @@
 
 A window places what happened at e in a stretch of instants, [enters, leaves): looked at in that stretch, it is inside.
 
-    within: D             [e, e + D); D may be so many times a trait that is a length of time
+    within: D             [e, e + D); D may be so many times a trait that is a length of time; D alone means the same
     calendar: this_month  from e to the end of its month; last_month: the month after its month
     between: [D, E]       [e + D, e + E): at least D and less than E ago
     between: [day, day]   always, of what happened on these days and those between them; so do after and before
@@ -36,6 +36,9 @@ CALENDAR: Final = {
     **{f"last_{unit}": (unit, 1) for unit in PERIODS},
 }
 """Word -> (period, how many periods ago)."""
+
+THE_SHOPS: Final = ("shop", "workspace")
+"""The words for the shop's own zone."""
 
 KEYS: Final = ("within", "calendar", "between", "after", "before", "since_last", "session", "since", "zone")
 _KINDS: Final = KEYS[:-1]
@@ -130,13 +133,15 @@ def longest_ms(length: Duration) -> int:
 
 
 def window_of(node: Node | None, scope: Scope, last: Callable[[Node], Last] | None = None) -> Window | None:
-    """Read ``window: {within: P30D}``, ``window: {calendar: last_month, zone: profile}``.
+    """Read ``window: {within: P30D}``, ``window: P30D``, ``window: {calendar: last_month, zone: profile}``.
 
     Args:
         last: reads what ``since_last`` names; without it that is a mistake.
     """
     if node is None:
         return None
+    if isinstance(node.value, str):
+        node = node.made({"within": node})
     node.known(KEYS)
     if not node.is_map():
         return None
@@ -188,7 +193,7 @@ def _by_profile(node: Node, kind: str, operand: Node) -> bool:
         return False
     if kind not in ("within", "calendar") and not (kind == "between" and not _is_dates(operand)):
         zone.wrong("zone: goes with within, calendar and between two durations only")
-    return zone.choice(("shop", "profile")) == "profile"
+    return zone.choice((*THE_SHOPS, "profile")) == "profile"
 
 
 def _begun(length: Duration | Period, text: str, shop: tzinfo, by_profile: bool) -> Window:

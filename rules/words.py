@@ -208,7 +208,7 @@ class Tongue:
     def window(self, asked: Any) -> str:
         """``{within: P7D}``: within 7 days, за 7 дней."""
         if not isinstance(asked, dict):
-            return self._plain(asked)
+            return self._window("within", asked)
         said = [self._window(name, one) for name, one in asked.items() if name != "zone"]
         if asked.get("zone") == "profile":
             said.append(self.pick("by the customer's own clock", "по часам клиента"))

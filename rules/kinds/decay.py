@@ -7,6 +7,7 @@ it falls to the next whole number at an instant that is known beforehand, and no
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import Any, Final
 
 from profiles.aggregates import weighed
@@ -53,8 +54,19 @@ def _compile(name: str, spec: Node, node: Node, scope: Scope) -> dict[str, Reade
     agg = scope.aggregate(weighed.SPEC, tuple(sorted(weights)), key, values, KEPT)
     reads: Reads = frozenset({("aggregate", agg)})
 
+    with_below = field == "category" and depth != 1
+
     def entries(profile: Profile, word: str) -> list[tuple[int, int]]:
-        return [(at_ms, weight) for at_ms, one, weight in profile.aggs.get(agg) or () if one == word]
+        kept = profile.aggs.get(agg) or ()
+        if not with_below:
+            return [(at_ms, weight) for at_ms, one, weight in kept if one == word]
+        below = f"{word}/"
+        acts = Counter((at_ms, weight, one) for at_ms, one, weight in kept if one == word or one.startswith(below))
+        # What was done at one instant with several things of a category is one act with it.
+        most: dict[tuple[int, int], int] = {}
+        for (at_ms, weight, _), times in acts.items():
+            most[at_ms, weight] = max(times, most.get((at_ms, weight), 0))
+        return [act for act, times in sorted(most.items()) for _ in range(times)]
 
     def score(found: list[tuple[int, int]], now_ms: int) -> float:
         return math.fsum(weight * 2.0 ** ((at_ms - now_ms) / half_life_ms) for at_ms, weight in found)
@@ -93,7 +105,7 @@ def _compile(name: str, spec: Node, node: Node, scope: Scope) -> dict[str, Reade
 SPEC = TraitKind(
     "decay",
     "Interests that fade: `NAME.value` is the whole part of the sum of weights by event type, each halved every `half_life`; `NAME.top`"
-    f" is the greatest. `by` is `item.category` (with `depth: 1` its root), `item.brand` or `item.product_id`. The newest {KEPT}"
+    f" is the greatest. `by` is `item.category` (a category is with all below it; with `depth: 1` its root), `item.brand` or `item.product_id`. The newest {KEPT}"
     " acts count; an act with several things of one category is one. What was taken back later counts all the same.",
     (),
     _compile,
@@ -108,6 +120,18 @@ SPEC = TraitKind(
             0d   ana  expect trait it.vinyl 11, trait it.top vinyl, in vinyl
             30d  ana  expect trait it.vinyl 5, in vinyl
             35d  ana  expect trait it.vinyl 4, out vinyl
+            """,
+        ),
+        TraitExample(
+            "{decay: {events: {product_viewed: 2}, by: item.category, half_life: P30D}}",
+            """
+            segment vinyl = {trait: it.vinyl, gte: 4}
+            0d  ana  product_viewed product=a category=vinyl/jazz
+            0d  ana  expect trait it.vinyl 2, trait it.top vinyl/jazz, out vinyl
+            0d  ana  product_viewed product=b category=vinyls
+            1h  ana  product_viewed product=b category=vinyl
+            2h  ana  product_viewed product=b category=vinyl/rock
+            2h  ana  expect trait it.vinyl 5, in vinyl
             """,
         ),
     ),

@@ -18,9 +18,12 @@ KEPT: Final = 100
 _HOUR: Final = "local_hour"
 _WORDS: Final = {
     "context.device": "device",
+    "context.device.type": "device",
     "context.place.city": "place.city",
     "context.place.country": "place.country",
 }
+_CALLED: Final = {"context.device.type": {"phone": "mobile"}}
+"""What others call by another name: GA4 says mobile, tablet, desktop."""
 _TYPES: Final = tuple(sorted(name for name, one in EVENT_TYPES.items() if one.activity))
 
 
@@ -29,6 +32,7 @@ def _compile(name: str, spec: Node, node: Node, scope: Scope) -> dict[str, Reade
     of = node.get("of")
     types = scope.event_types(of) if of is not None else _TYPES
     window = window_of(node.get("window"), scope)
+    called = _CALLED.get(what, {})
 
     def hour(event: Event) -> list[Any]:
         try:
@@ -39,6 +43,7 @@ def _compile(name: str, spec: Node, node: Node, scope: Scope) -> dict[str, Reade
 
     def word(event: Event) -> list[Any]:
         value = value_at(event.context, _WORDS[what])
+        value = called.get(value, value) if isinstance(value, str) else value
         return [[value, 1]] if isinstance(value, str) and value and of_people(event.props) else []
 
     is_hour = what == _HOUR
@@ -69,7 +74,7 @@ def _compile(name: str, spec: Node, node: Node, scope: Scope) -> dict[str, Reade
 SPEC = TraitKind(
     "mode",
     f"What is usual among the newest {KEPT} acts (or events `of` these types), of equal ones the newest: `local_hour`, 0 to 23, in the zone"
-    " that the event tells, else the shop's; `context.device` (phone, tablet, desktop), `context.place.city`, `context.place.country`. What"
+    " that the event tells, else the shop's; `context.device` (phone, tablet, desktop), `context.device.type` (the same, with mobile for phone), `context.place.city`, `context.place.country`. What"
     " a machine is known to have done does not count.",
     ("of", "window"),
     _compile,

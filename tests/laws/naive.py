@@ -761,12 +761,19 @@ class Naive:
         acts: list[tuple[int, str, int]] = []
         for one in self.known:
             if one.type in spec["events"]:
-                words = {item["category"].split("/")[0] for item in one.props.get("items", []) if "category" in item}
+                paths = {item["category"] for item in one.props.get("items", []) if "category" in item}
+                words = {"/".join(path.split("/")[: spec.get("depth")]) for path in paths}
                 acts += [(one.at_ms, word, spec["events"][one.type]) for word in words]
         acts.sort()
 
         def score(word: str, at_ms: int) -> float:
-            return math.fsum(weight * 2.0 ** ((when - at_ms) / half) for when, one, weight in acts if one == word)
+            inside = [one for one in acts if one[1] == word or one[1].startswith(f"{word}/")]
+            done: list[float] = []
+            for when, weight in sorted({(when, weight) for when, _, weight in inside}):
+                # Of one instant, what was done most with any one of the categories inside.
+                each = [one for when_, one, weight_ in inside if (when_, weight_) == (when, weight)]
+                done += [weight * 2.0 ** ((when - at_ms) / half)] * max(each.count(one) for one in each)
+            return math.fsum(done)
 
         if part != "top":
             return math.floor(score(part, now_ms))

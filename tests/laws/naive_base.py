@@ -106,7 +106,7 @@ class NaiveOfBase(Naive):
         if not orders:
             return None
         return {
-            "r": now_ms - max(one.at_ms for one in self.orders(COUNTING, self.currency)),
+            "r": now_ms - max(one.at_ms for one in orders),
             "f": len(orders),
             "m": sum(one.amount for one in orders),
         }[path[-1]]

@@ -1,100 +1,50 @@
-"""The example segments of the specification's grammar, all of them in one rule file, each seen to hold and not to hold.
+"""The example segments of the specification's grammar, as they stand on its page, each seen to hold and not to hold.
 
-The words are the specification's, but in its traits: the thresholds of tiers and of ``rfm`` are written out, ``interests`` names
-its depth, ``context.device`` has no ``.type`` (and says phone, not mobile), and every ``window`` is a mapping.
+``segments_4_3.yaml`` is the page's block, letter by letter; what is a shop's own stands beside it.
 """
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Final
 
 import pytest
 
 from profiles.wire import Event
-from rules.compile import compile_rules
+from rules.compile import OPERATORS, compile_rules
 from rules.say import say_all
 from rules.scenarios import check
 
-RULES: Final = """
+PAGE: Final = Path(__file__).parents[1] / "data" / "segments_4_3.yaml"
+MORE: Final = """
 defaults: {zone: Europe/Moscow, currency: RUB}
-lists:
-  categories.depth1: [tools, vinyl]
-goals:
-  subscribe: {event: consent_changed, where: {channel: email, state: granted}}
-  lead_form: {event: form_submitted, where: {form_id: lead}}
-traits:
-  revenue: {sum: order.total}
-  avg_check: {avg: order.total}
-  ltv: {sum: order.total}
-  mean_interval: {mean_gap: order, min_samples: 3}
-  check_tier: {tiers: avg_check, cuts: [2000, 8000], labels: [low, middle, high], hysteresis: 0.05}
-  ltv_tier: {tiers: ltv, cuts: [5000, 30000], labels: [low, middle, high]}
-  rfm:
-    rfm: {recency: [P30D, P60D, P90D, P180D], frequency: [2, 3, 4, 5], monetary: [100, 1000, 5000, 10000], window: {within: P1Y}}
-  interests: {decay: {events: {product_viewed: 1, product_added: 3, order_completed: 10}, by: item.category, depth: 1, half_life: P30D}}
-  usual_hour: {mode: local_hour, of: [page_viewed, email_opened]}
-  device_class: {mode: context.device, window: {within: P90D}}
-  preferred_channel: {argmax: reaction_rate, over: channel, window: {within: P180D}, min_samples: 1}
-  age: {years_since: birth_date, zone: profile}
-segments:
-  men_moscow: {all: [{trait: gender, eq: male}, {trait: address.city, eq: Москва}, {trait: age, gte: 18}]}
-  low_mark: {trait: custom.mark, lte: 6}
-  from_ads: {any: [{trait: last_touch.source, eq: yandex}, {trait: first_touch.campaign, starts_with: bf_}]}
-  subscribed_goal: {reached_goal: subscribe}
-  viewed_drills: {did: product_viewed, item: [{category: {under: tools/drills}}], window: {within: P14D}, times: {gte: 2}}
-  has_abandoned_cart: {trait: cart.state, eq: abandoned}
-  armani_suit_man:
-    all:
-      - {trait: gender, eq: male}
-      - {did: order, item: [{category: suits}, {brand: Armani}], window: {calendar: this_month}}
-      - {did: order, sum: {field: total, gte: 180000}}
-      - {did: order, times: {gte: 4}}
-  silent_loyal: {all: [{trait: orders_paid, gte: 10}, {trait: avg_check, gte: 8000}, {trait: last_order_at, older_than: P6M}]}
-  black_friday_list: {kind: static, formed_from: {in_segment: regulars}, form_at: 2026-11-24T09:00}
-  sleeping_year: {all: [{trait: orders_paid, gte: 1}, {did_not: order, window: {within: P1Y}}]}
-  jewel_thrice: {did: order, item: [{category: {under: jewellery}}], window: {within: P6M}, times: {gte: 3}}
-  young_mobile: {all: [{trait: age, between: [18, 34]}, {trait: device_class, eq: phone}]}
-  dry_skin: {trait: survey.skin_type, eq: dry}
-  evening_visitors: {trait: usual_hour, between: [18, 23]}
-  vip: {all: [{trait: orders_paid, gt: 3}, {trait: revenue, gte: 10000}]}
-  vinyl: {trait: interests.vinyl, gte: 5}
-  toddler_parents: {any_item: children, where: {birth_date: {newer_than: P3Y}}}
-  dog_owners: {any_item: pets, where: {species: dog}}
-  mid_high_check: {trait: check_tier, in: [middle, high]}
-  mid_high_ltv: {trait: ltv_tier, in: [middle, high]}
-  regulars: {trait: rfm.cell, in: [555, 554, 545, 455]}
-  online_and_offline: {all: [{did: order, where: [{channel: store}]}, {did: order, where: [{channel: web}]}]}
-  sms_people: {all: [{trait: preferred_channel, eq: sms}, {consent: {channel: sms, topic: sale, state: granted}}]}
-  lifecycle:
-    kind: stages
-    stages:
-      - {name: active_after, when: {trait: last_order_at, newer_than: P3M}}
-      - name: active_before
-        when: {all: [{trait: orders_paid, eq: 0}, {did: [product_viewed, page_viewed], window: {within: P7D}, times: {gte: 5}, distinct_days: {gte: 2}}]}
-      - {name: newbie, when: {all: [{trait: registered_at, newer_than: P14D}, {trait: orders_paid, eq: 0}]}}
-      - {name: churn, when: otherwise}
-  churn_by_rhythm: {trait: last_order_at, older_than: {times: 3, of: mean_interval}}
-  non_openers:
-    all:
-      - {trait: first_seen, older_than: P3M}
-      - {did: email_delivered, window: {within: P3M}, times: {gte: 1}}
-      - {did_not: email_opened, where: [{machine: {ne: true}}], window: {within: P3M}, known_for: P3M}
-      - {did_not: [email_link_clicked, page_viewed], window: {within: P3M}}
-  outgrown: {not: {any_item: children, where: {birth_date: {newer_than: P12Y}}}}
-  interest_of: {template: {over: categories.depth1}, when: {trait: "interests.{value}", gte: 5}}
-  viewed_not_bought: {sequence: [{did: product_viewed, as: v}, {then_not: {did: order, item: [{product_id: $v.product_id}]}, within: P7D}]}
-  vip_moscow: {all: [{in_segment: vip}, {in_segment: men_moscow}]}
-  holdout_5: {bucket: {salt: global-2026, percent: 5}}
+lists: {categories.depth1: [tools, vinyl]}
 """
+"""What is a shop's own: its zone and currency, and which categories it has."""
+RULES: Final = (
+    PAGE.read_text("utf-8")
+    .replace("defaults: {zone: workspace,", "defaults: {zone: Europe/Moscow, currency: RUB,")
+    .replace("over: categories.depth1", "over: [tools, vinyl]")
+    .replace("tiers: avg_check, by: quantile, cuts: [0.33, 0.66]", "tiers: avg_check, cuts: [2000, 8000]")
+    .replace("tiers: ltv, by: quantile, cuts: [0.33, 0.66]", "tiers: ltv, cuts: [5000, 30000]")
+    .replace(
+        "recency: last_order_at, frequency: orders_paid, monetary: revenue, window: P1Y, scale: 5",
+        "recency: [P30D, P60D, P90D, P180D], frequency: [2, 3, 4, 5], monetary: [100, 1000, 5000, 10000], window: P1Y",
+    )
+)
+"""The same for a shop whose tiers and scores go by thresholds: who else buys there says nothing."""
+
 NAMED: Final = (
     "men_moscow", "low_mark", "from_ads", "subscribed_goal", "viewed_drills", "has_abandoned_cart", "armani_suit_man", "silent_loyal",
     "black_friday_list", "sleeping_year", "jewel_thrice", "young_mobile", "dry_skin", "evening_visitors", "vip", "vinyl", "toddler_parents",
     "dog_owners", "mid_high_check", "mid_high_ltv", "regulars", "online_and_offline", "sms_people", "lifecycle", "churn_by_rhythm",
     "non_openers", "outgrown", "interest_of", "viewed_not_bought", "vip_moscow", "holdout_5",
 )  # fmt: skip
-FILES: Final = [("specification.yaml", RULES)]
+FILES: Final = [("segments_4_3.yaml", PAGE.read_text("utf-8")), ("shop.yaml", MORE)]
 
+OTHERS: Final = "\n".join(f"0d  o{n}  order_completed order_id=o{n} total={100 + n} currency=RUB" for n in range(5))
+"""By whom the base is what it is."""
 BUYS: Final = "\n".join(
     f"{5 * n + 2}d  max  order_completed order_id={n} total=45000 currency=RUB channel={'store' if n % 2 else 'web'}"
     f" product=s{n} brand=Armani category=suits price=45000"
@@ -108,10 +58,13 @@ TEN: Final = "\n".join(
 HISTORIES: Final = {
     "a man who buys suits": f"""
         start 2026-11-01T12:00
+        {OTHERS}
         0d    max  identified gender=male address.city=Москва birth_date=2008-11-03 custom.mark=7
         0d    max  expect out men_moscow, out low_mark, in lifecycle.churn, out vip, out vip_moscow, out armani_suit_man, out online_and_offline, out mid_high_check, out mid_high_ltv
         2026-11-03T00:00  max  expect in men_moscow
         {BUYS}
+        17d   max  expect out mid_high_check, out mid_high_ltv, out regulars     # nobody has looked at the base
+        17d   base facts
         17d   max  expect in vip, in vip_moscow, in armani_suit_man, in mid_high_check, in mid_high_ltv, in online_and_offline
         17d   max  expect in lifecycle.active_after, in regulars, out sleeping_year, out churn_by_rhythm
         18d   max  order_completed order_id=9 total=10 currency=RUB
@@ -128,7 +81,9 @@ HISTORIES: Final = {
         """,
     "one who bought ten rings": f"""
         start 2026-02-19T12:00
+        {OTHERS}
         {TEN}
+        81d  base facts
         81d  ivan  expect in jewel_thrice, in mid_high_check, out silent_loyal
         P6M  ivan  expect in jewel_thrice
         2026-11-11T12:00  ivan  expect in silent_loyal, out jewel_thrice
@@ -165,6 +120,8 @@ HISTORIES: Final = {
         0d  kim  consent_changed channel=email state=granted
         0d  kim  expect in toddler_parents, out outgrown, in dog_owners, in dry_skin, in subscribed_goal
         0d  kim  sms_sent delivery_id=s1
+        0d  kim  sms_sent delivery_id=s2
+        0d  kim  sms_sent delivery_id=s3
         0d  kim  expect out sms_people
         0d  kim  sms_link_clicked delivery_id=s1
         0d  kim  consent_changed channel=sms topic=sale state=granted
@@ -186,7 +143,36 @@ HISTORIES: Final = {
 def test_all_the_segments_of_the_specification_are_here() -> None:
     assert len(NAMED) == len(set(NAMED)) == 31
     found = {one.name.partition(".")[0] for one in compile_rules(FILES).segments}
-    assert found - {"check_tier"} == set(NAMED)
+    assert found - {"check_tier", "ltv_tier"} == set(NAMED)
+    thresholds = {one.name.partition(".")[0] for one in compile_rules([("it.yaml", RULES)]).segments}
+    assert thresholds - {"check_tier"} == set(NAMED)
+
+
+def test_the_operators_that_the_page_names_are_those_of_the_language() -> None:
+    page = PAGE.read_text("utf-8")
+    (atoms,) = re.findall(r"# atom +:= (.+)", page)
+    (compared,) = re.findall(r"ops: ((?:.+\n)+?)# did ", page)
+    assert set(atoms.split(" | ")) - {"sequence"} <= set(OPERATORS)
+    assert len(compared.replace("#", "").split()) == 24
+    assert set(compared.replace("#", "").split()) <= set(OPERATORS["trait"].keys)
+
+
+@pytest.mark.mechanic("M14", "M31")
+def test_what_counts_as_an_order_is_said_once_for_all_rules_that_do_not_say_it() -> None:
+    check("""
+        defaults = {orders: {status_in: [placed, paid]}}
+        trait spent = {sum: order.total}
+        segment any_order = {did: order}
+        segment paid = {did: order, status_in: [paid]}
+        segment silent = {trait: last_order_at, older_than: P1D}
+        0d   ana  order_completed order_id=1 total=10 status=placed
+        0d   ana  expect in any_order, out paid, trait spent 10, trait orders_paid 0
+        1d   ana  expect in silent
+        2d   ana  order_status_changed order_id=1 to=paid
+        2d   ana  expect in any_order, in paid, in silent, trait orders_paid 1
+        3d   ana  order_cancelled order_id=1
+        3d   ana  expect out any_order, out paid, out silent
+        """)
 
 
 @pytest.mark.mechanic("M1")
