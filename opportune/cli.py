@@ -147,6 +147,15 @@ def topics_check() -> None:
     _topics(create=False)
 
 
+@topics_app.command("anew")
+def topics_anew() -> None:
+    """Some were deleted and made again: go on from their beginning, workers being stopped; the profiles stay."""
+    from opportune.anew import begun_anew
+
+    found = asyncio.run(begun_anew(stream_settings.read(os.environ)))
+    print(f"read from the beginning: {', '.join(found.topics)}; {found.commands} commands are told once more")
+
+
 def _topics(*, create: bool) -> None:
     from opportune.topics import agreed_topics, check_topics, create_topics
     from stream.rulebook import load

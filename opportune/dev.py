@@ -28,8 +28,10 @@ from opportune.view import View
 from profiles.errors import Refused
 from profiles.moments import DAY_MS
 from stream import settings as stream_settings
+from stream.anew import begin_log_anew
 from stream.clock import LogClock, SystemIds, wall_ms
-from stream.worker import LiveWorker, begin_log_anew
+from stream.topic_ids import TOPICS
+from stream.worker import LiveWorker
 
 DEMO_KEY: Final = "demo-public-key"
 DEMO_DAYS_BACK: Final = 365
@@ -86,6 +88,7 @@ async def run(options: Options) -> int:
         worker = LiveWorker(settings, relaxed=True)
         await topics.create_topics(embedded.bootstrap, topics.agreed_topics(settings.agreed, worker.rules.triggers))
         await begin_log_anew(worker.store, SystemIds())
+        await worker.store.put_doc(TOPICS, b"{}")
         time = (
             worker.clock if isinstance(worker.clock, LogClock) and options.with_demo else connectors.clock.SystemClock()
         )

@@ -42,11 +42,11 @@ async def copied(own: Own, to_url: str, *, to_cluster: bool, still_s: float = ST
         there = await _size(target)
         if there:
             raise Refused(f"target: an empty store wanted, found {there} keys")
-        before = await _tokens(store)
+        before = await tokens(store)
         if not any(before):
             raise Refused("source: an installation wanted, found none in the store of the settings")
         await asyncio.sleep(still_s)
-        if await _tokens(store) != before:
+        if await tokens(store) != before:
             raise Refused("workers: all stopped wanted, but somebody writes to the source")
         count, waiting = 0, []
         async for key in source.scan_iter(count=AT_ONCE):
@@ -55,7 +55,7 @@ async def copied(own: Own, to_url: str, *, to_cluster: bool, still_s: float = ST
                 count += await _carry(source, target, waiting)
                 waiting = []
         count += await _carry(source, target, waiting)
-        if await _tokens(store) != before:
+        if await tokens(store) != before:
             raise Refused(
                 "workers: all stopped wanted, but somebody wrote to the source meanwhile; empty the target, begin again"
             )
@@ -80,7 +80,8 @@ async def _size(client: Any) -> int:
     return int(sum(sizes.values()) if isinstance(sizes, dict) else sizes)
 
 
-async def _tokens(store: RedisStore) -> list[bytes]:
+async def tokens(store: RedisStore) -> list[bytes]:
+    """Of all shards: they change as long as a worker runs."""
     return [state.token for state in await store.read_shards(range(SHARDS))]
 
 

@@ -263,7 +263,7 @@ def refused_end(topic: str, partition: int, wanted: int, end: int) -> Refused:
     """What to raise when a topic ends below our cursor."""
     return Refused(
         f"{topic}/{partition}: an end at or after our cursor {wanted} wanted, got {end}; was the topic made anew? "
-        "Going on needs a new generation"
+        "Then `opportune topics anew` goes on from its beginning"
     )
 
 

@@ -11,20 +11,19 @@ import orjson
 from profiles.catalogue import Catalogue
 from profiles.errors import BadDocument, Refused
 from profiles.ids import SHARDS
-from profiles.wire import INPUT_TOPICS
 from stream import app, certificates, metrics, rulebook
 from stream.app import Worker
 from stream.clock import LogClock, StoreClock, SystemIds
 from stream.committed import committed
-from stream.effects import commit
 from stream.feed import Gap
 from stream.handlers import Handlers, Progress
 from stream.health import Health, Stalled, watch
 from stream.log import KafkaLog
-from stream.ports import Ids, ProfileStore, ShardWrite
+from stream.ports import ProfileStore
 from stream.rebuild import BEGUN, REBUILD
 from stream.settings import Settings
 from stream.store import RedisStore
+from stream.topic_ids import same_topics
 
 GC_AFTER: Final = 500_000
 """New objects before a look at the youngest: more than the inputs that are buffered, which no look would free."""
@@ -43,6 +42,8 @@ INSTALLATION: Final = "installation"
 
 RULES_S: Final = 1.0
 """How often a worker looks whether other rules are in force."""
+TOPICS_S: Final = 60.0
+"""How often it looks whether the topics are the same."""
 
 
 class LiveWorker:
@@ -97,6 +98,7 @@ class LiveWorker:
             if wrong:
                 raise Refused("\n".join(wrong))
         await self._same_installation()
+        await same_topics(self.store, self._own)
         begin = rulebook.publish if self._relaxed else rulebook.begin_by
         mine, self._announced = self.rules.hash, await begin(self.store, self.rules, self._files)
         if not self._announced.is_of(mine):
@@ -109,6 +111,7 @@ class LiveWorker:
         await self._worker.start()
         self._watches.append(asyncio.get_running_loop().create_task(self._watch_rules()))
         self._watches.append(asyncio.get_running_loop().create_task(self._watch_progress()))
+        self._watches.append(asyncio.get_running_loop().create_task(self._watch_topics()))
         self.is_member = True
 
     async def _same_installation(self) -> None:
@@ -179,6 +182,18 @@ class LiveWorker:
         except Stalled as error:
             self._worker.fail("the watchdog", error)
 
+    async def _watch_topics(self) -> None:
+        """End when a topic was made anew: what it holds is not what follows our cursor (R10)."""
+        while True:
+            await asyncio.sleep(TOPICS_S)
+            try:
+                await same_topics(self.store, self._own)
+            except Refused as error:
+                self._worker.fail("the topics", error)
+                return
+            except OSError:
+                continue  # Whether they answer is the reading's business.
+
     @property
     def goods(self) -> Catalogue:
         """The shop's catalogue, kept up while the worker runs."""
@@ -244,27 +259,3 @@ def run(settings: Settings) -> int:
         return worker
 
     return app.run(settings, make)
-
-
-async def begin_log_anew(store: ProfileStore, ids: Ids) -> None:
-    """A log that forgot everything begins at offset 0: a new generation of topics, the profiles stay (R10).
-
-    Only ``dev`` may ask for it, whose broker keeps nothing over a stop. No worker may run.
-    """
-    shards = range(SHARDS)
-    states = await store.read_shards(shards)
-    writes = [
-        ShardWrite(
-            shard=shard,
-            expected=state.token,
-            token=ids.token(),
-            cursor=dict.fromkeys(INPUT_TOPICS, 0),
-            clock_ms=state.clock_ms,
-            generation=state.generation,
-            taken=dict.fromkeys(state.taken, (-1, -1)),
-            written=state.written + 1,
-        )
-        for shard, state in zip(shards, states, strict=True)
-        if state.token
-    ]
-    await commit(store, writes)
