@@ -21,8 +21,9 @@ import logging
 import signal
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import faust
 from aiokafka.admin import AIOKafkaAdminClient
@@ -49,6 +50,8 @@ CLAIM_S: Final = 30 * 86_400.0
 """Faust takes a claim that lasts longer for a stop, and reads nothing ever after; the store may be away for long (R27)."""
 FENCES_MAX: Final = 3
 """Fenced oftener than this within a minute, a process gives up: two installations share a store, or the like."""
+AWAY_S: Final = 1.0
+"""How long a worker that starts anew waits for a server that does not answer, before it asks again."""
 
 
 class Fault(Exception):
@@ -363,26 +366,48 @@ async def _run(settings: Settings, make: Callable[[Settings], Awaitable[Running]
         loop.add_signal_handler(number, asked.set)
     fenced_ms: deque[int] = deque(maxlen=FENCES_MAX)
     while True:
-        code, fence = await _run_once(settings, make, asked)
-        if code or not fence or asked.is_set():
-            return code
+        ended = await _run_once(settings, make, asked)
+        if ended.away and fenced_ms:
+            # As one that works waits for a server that is away: nobody may be there to start it again (R27).
+            log.warning("starting anew: %s; asking again", ended.away)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(asked.wait(), AWAY_S)
+            if asked.is_set():
+                return 0
+            continue
+        if ended.away:
+            log.error("the worker ends: %s", ended.away)
+        if ended.code or not ended.fence or asked.is_set():
+            return ended.code
         now_ms = monotonic_ms()
         if len(fenced_ms) == FENCES_MAX and now_ms - fenced_ms[0] < MINUTE_MS:
-            log.error("the worker ends: fenced more than %d times within a minute: %s", FENCES_MAX, fence)
+            log.error("the worker ends: fenced more than %d times within a minute: %s", FENCES_MAX, ended.fence)
             return 1
         fenced_ms.append(now_ms)
-        log.warning("fenced: %s; starting anew from what is stored", fence)
+        log.warning("fenced: %s; starting anew from what is stored", ended.fence)
 
 
-async def _run_once(
-    settings: Settings, make: Callable[[Settings], Awaitable[Running]], asked: asyncio.Event
-) -> tuple[int, str]:
-    """Run one worker until ``asked``, or until it ends by itself: the exit code, and what a fence said, if it was one.
+class _Ended(NamedTuple):
+    """How one worker ended.
+
+    Attributes:
+        code: of the process, if it ends with it.
+        fence: what a fence said, if it was one.
+        away: which server did not answer while it started, if that was it.
+    """
+
+    code: int
+    fence: str
+    away: str
+
+
+async def _run_once(settings: Settings, make: Callable[[Settings], Awaitable[Running]], asked: asyncio.Event) -> _Ended:
+    """Run one worker until ``asked``, or until it ends by itself.
 
     The worker itself is let go of with its cache before the next one is made.
     """
     worker: Running | None = None
-    code, fence = 0, ""
+    code, fence, away, starts = 0, "", "", True
     stop_asked = asyncio.ensure_future(asked.wait())
     try:
         worker = await make(settings)
@@ -394,13 +419,16 @@ async def _run_once(
             else:
                 doing.cancel()
                 break
+            starts = False
     except Exception as error:
         found = fence_in(error)
         if found is not None:
             fence = str(found)
         else:
             code = 1
-            if not isinstance(error, Fault):  # That was logged where it happened.
+            if starts and isinstance(error, OSError):
+                away = f"{type(error).__name__}: {error}"
+            elif not isinstance(error, Fault):  # That was logged where it happened.
                 log.error("the worker ends: %s: %s", type(error).__name__, error)
     finally:
         stop_asked.cancel()
@@ -414,8 +442,8 @@ async def _run_once(
                 code = 1
         except TimeoutError:
             log.error("the stop took longer than %d ms, ending anyway", settings.own.stop_wait_ms)
-            code = 1
-    return code, fence
+            code, fence, away = 1, "", ""
+    return _Ended(code, fence, away)
 
 
 def fence_in(error: BaseException | None) -> FencedOut | None:
