@@ -3,8 +3,9 @@
 python -m tests.faults.overload --capacity 250 --minutes 10
 
 Requests are sent by a timetable, whether or not those before them were answered well; what is refused is not sent
-again. Then the load stops: all that was taken must lie on the log and in the profiles, once, and a client that asks at
-half of the capacity must be refused nothing any more.
+again. Beside them the public SDKs tell orders of their own, unmodified and with their own patience: of what they were
+told nothing may be missing but what they themselves gave up, and said so. Then the load stops: all that was taken must
+lie on the log and in the profiles, once, and a client that asks at half of the capacity must be refused nothing any more.
 """
 
 from __future__ import annotations
@@ -15,11 +16,14 @@ import base64
 import sys
 import tempfile
 from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
+import httpx
 import orjson
 
 from opportune.parts import HOST
@@ -28,11 +32,14 @@ from stream.clock import monotonic_ms
 from tests.faults.arena import WITHIN_S, Arena, Plan, commit, standing
 from tests.faults.soak import CollectorProcess, collecting, usage
 from tests.integration.parts import WEB_KEY, Topics, until
+from tests.integration.test_sdks import SDKS
 
 CUSTOMERS: Final = 2_000
 CONNECTIONS: Final = 64
 TIMES: Final = 5
 AFTER_S: Final = 5.0
+SDK_EACH_S: Final = 0.5
+SDK_CUSTOMERS: Final = 50
 PLAN: Final = Plan("F15", "overload", None, 1, 0, 0, 0, 0, settings={"clock": "store"})
 HEAD: Final = (
     f"POST /v1/track HTTP/1.1\r\nHost: {HOST}\r\nAuthorization: Basic "
@@ -103,6 +110,49 @@ async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, numbe
         told.answers["hasty"] += 1
 
 
+@dataclass
+class Sdk:
+    """One of the public SDKs, and what it was told.
+
+    Attributes:
+        told: message id -> the customer and the order.
+        gave_up: ids of messages that it said it sends no more.
+    """
+
+    name: str
+    port: int
+    told: dict[str, tuple[int, str]] = field(default_factory=dict)
+    gave_up: set[str] = field(default_factory=set)
+
+    async def tell(self, ends: asyncio.Event) -> None:
+        """Tell it orders until it ends, and wait until it holds nothing any more."""
+        client = SDKS[self.name](WEB_KEY, host=f"http://{HOST}:{self.port}/", on_error=self._note)
+        number = 0
+        while not ends.is_set():
+            customer = CUSTOMERS + sorted(SDKS).index(self.name) * SDK_CUSTOMERS + number % SDK_CUSTOMERS
+            order, mark = f"o-{self.name}-{number}", f"m-{self.name}-{number}"
+            props = {"order_id": order, "currency": "USD", "total": 20, "products": [_item(number)]}
+            is_taken, _ = client.track(f"u-{customer}", "Order Completed", props, message_id=mark)
+            assert is_taken, "an SDK whose queue is full"
+            self.told[mark] = (customer, order)
+            number += 1
+            with suppress(TimeoutError):
+                await asyncio.wait_for(ends.wait(), SDK_EACH_S)
+        await asyncio.to_thread(client.flush)
+        await asyncio.to_thread(client.join)
+
+    def _note(self, _: object, batch: list[dict[str, Any]]) -> None:
+        self.gave_up.update(message["messageId"] for message in batch)
+
+
+async def _batches_refused(port: int) -> int:
+    """How many of the SDKs' requests were answered 429 or 503: nobody else sends batches."""
+    async with httpx.AsyncClient(base_url=f"http://{HOST}:{port}") as client:
+        lines = (await client.get("/metrics")).text.splitlines()
+    heads = tuple(f'opportune_collector_requests_total{{route="batch",status="{status}"}}' for status in (429, 503))
+    return sum(int(float(line.rsplit(" ", 1)[1])) for line in lines if line.startswith(heads))
+
+
 def _item(number: int) -> dict[str, Any]:
     return {"product_id": f"p-{number % 300}", "price": 20, "currency": "USD"}
 
@@ -116,11 +166,16 @@ async def overload(seed: int, folder: Path, capacity: int, minutes: float) -> st
             await worker.ready()
             port, numbers, told, calm = int(collector.env["OPPORTUNE_COLLECTOR_PORT"]), count(), Told(), Told()
             begun_mb, _ = usage(collector.pid)
+            sdks, load_ends = [Sdk(name, port) for name in sorted(SDKS)], asyncio.Event()
+            telling = asyncio.gather(*(sdk.tell(load_ends) for sdk in sdks))
             loading = asyncio.create_task(tell(port, TIMES * capacity, minutes * 60, numbers, told))
             peak_mb = await _peak_mb(collector, loading)
+            load_ends.set()
             await tell(port, capacity / 2, 10, numbers, calm)
+            await telling
             await until(lambda: _applied(arena), what="all that was taken is applied", within_s=10 * WITHIN_S)
-            return await _line(arena, told, calm, {"capacity": capacity, "minutes": minutes, "mb": f"{begun_mb:.0f}", "mb_max": f"{peak_mb:.0f}"})  # fmt: skip
+            figures = {"capacity": capacity, "minutes": minutes, "mb": f"{begun_mb:.0f}", "mb_max": f"{peak_mb:.0f}"}
+            return await _line(arena, told, calm, sdks, figures | {"sdk_refused": await _batches_refused(port)})
 
 
 async def _peak_mb(collector: CollectorProcess, loading: asyncio.Task[None]) -> float:
@@ -137,7 +192,7 @@ async def _applied(arena: Arena) -> bool:
     return await arena.topics.is_settled()
 
 
-async def differing_orders(topics: Topics, orders: dict[int, list[str]], customers: int) -> tuple[int, int]:
+async def differing_orders(topics: Topics, orders: Mapping[int, Sequence[str]], customers: int) -> tuple[int, int]:
     """How many orders that were taken are in no profile, and how many are that were not."""
     lost = phantom = 0
     for customer in range(customers):
@@ -149,29 +204,38 @@ async def differing_orders(topics: Topics, orders: dict[int, list[str]], custome
     return lost, phantom
 
 
-async def _line(arena: Arena, told: Told, calm: Told, figures: dict[str, Any]) -> str:
+async def _line(arena: Arena, told: Told, calm: Told, sdks: Sequence[Sdk], figures: dict[str, Any]) -> str:
     topics = arena.topics
-    on_log = [one.json()["message_id"] for topic in EVENT_TOPICS for one in topics.on[topic]]
+    on_log = Counter(one.json()["message_id"] for topic in EVENT_TOPICS for one in topics.on[topic])
+    by_sdks = {mark: said for sdk in sdks for mark, said in sdk.told.items()}
+    gave_up = set[str]().union(*(sdk.gave_up for sdk in sdks))
     taken = told.taken | calm.taken
     orders = {customer: told.orders[customer] + calm.orders[customer] for customer in range(CUSTOMERS)}
-    lost, phantom = await differing_orders(topics, orders, CUSTOMERS)
+    for mark, (customer, order) in by_sdks.items():
+        if mark in on_log:  # An SDK may give up what was taken, and whose answer it has not seen.
+            orders.setdefault(customer, []).append(order)
+    lost, phantom = await differing_orders(topics, orders, CUSTOMERS + len(SDKS) * SDK_CUSTOMERS)
     refused = told.answers["429"] + told.answers["503"]
     offered_per_s = told.answers["sent"] / (figures["minutes"] * 60)
+    sdk_lost = by_sdks.keys() - on_log.keys() - gave_up
     figures |= {
         "offered_per_s": f"{offered_per_s:.0f}",
         **{f"http_{name}" if name.isdigit() else name: number for name, number in sorted(told.answers.items())},
         "slowest_ms": told.slowest_ms,
         "taken": len(taken),
-        "stored": len(set(on_log)),
+        "stored": len(on_log.keys() - by_sdks.keys()),
+        "sdk_told": len(by_sdks),
+        "sdk_stored": len(by_sdks.keys() & on_log.keys()),
+        "sdk_gave_up": len(gave_up - on_log.keys()),
         "dlq": len(topics.on[DEAD_LETTERS]),
-        "lost": lost + len(taken - set(on_log)),
-        "twice": len(on_log) - len(set(on_log)),
-        "phantom": phantom + len(set(on_log) - taken),
+        "lost": lost + len(taken - on_log.keys()) + len(sdk_lost),
+        "twice": sum(on_log[mark] - 1 for mark in on_log.keys() - by_sdks.keys()),
+        "phantom": phantom + len(on_log.keys() - taken - by_sdks.keys()),
         "calm_200": calm.answers["200"],
         "calm_refused": calm.answers["sent"] - calm.answers["200"],
     }
     is_answered = told.answers["sent"] == told.answers["200"] + refused and not told.answers["hasty"]
-    bites = refused > told.answers["200"]
+    bites = refused > told.answers["200"] and figures["sdk_refused"] > 0
     is_exact = not any(figures[name] for name in ("lost", "twice", "phantom", "dlq", "calm_refused"))
     words = " ".join(f"{name}={value}" for name, value in figures.items())
     return f"F15 seed={arena.seed} commit={commit()} {words} {'PASS' if is_answered and bites and is_exact else 'FAIL'}"
