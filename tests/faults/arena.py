@@ -42,7 +42,9 @@ from tests.faults.proxy import Proxy
 from tests.faults.stores import KINDS, Stores
 from tests.integration.live import live
 from tests.integration.parts import (
+    LAST_WORDS,
     ROOT,
+    EndedByItself,
     Shop,
     Topics,
     WorkerProcess,
@@ -62,6 +64,7 @@ COMMIT: Final = (
 )
 TICK: Final = "anon:tick"
 IDS: Final = {SEGMENT_CHANGES: "change_id", DECISIONS: "decision_id"}
+GAVE_UP: Final = "fenced more than"
 UNSTORED: Final = ("ordinal", "dirty", "folds")
 WITHIN_S: Final = 900.0
 DIFFERS_MAX: Final = 20
@@ -116,9 +119,16 @@ class Arena:
             proxy.release()
 
     def assert_alive(self) -> None:
-        """See that no worker has ended by itself."""
+        """See that no worker has ended by itself; one that gave up after too many fences within a minute is started
+        again, as whoever looks after processes would (decision 0040)."""
         for worker in self.workers:
-            worker.assert_alive()
+            try:
+                worker.assert_alive()
+            except EndedByItself:
+                if GAVE_UP not in worker.words()[-LAST_WORDS:]:
+                    raise
+                worker.start_again()
+                self.counts["gave_up"] += 1
 
     async def move(self, server: parts.Server) -> None:
         """From now on this server is the store, for workers and for the test."""
@@ -250,12 +260,21 @@ async def run(plan: Plan, seed: int, folder: Path, times: int, events: int) -> t
                     await _disturb_writes(arena, plan.fault, times)
                 else:
                     await _disturb(arena, plan.fault, times, len(records))
-            await arena.topics.settled(WITHIN_S, [one for one in arena.workers if one.runs])
+            await _settled(arena)
         if plan.after is not None:
             await plan.after(arena)
-            await arena.topics.settled(WITHIN_S, [one for one in arena.workers if one.runs])
+            await _settled(arena)
         line = await asyncio.to_thread(_expected, arena)
         return await _line(plan, arena, line, sum(map(len, stages)))
+
+
+async def _settled(arena: Arena) -> None:
+    while True:
+        try:
+            arena.assert_alive()
+            return await arena.topics.settled(WITHIN_S, [one for one in arena.workers if one.runs])
+        except EndedByItself:
+            arena.assert_alive()
 
 
 async def _begun(arena: Arena) -> None:

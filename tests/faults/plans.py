@@ -17,7 +17,7 @@ from opportune.parts import HOST
 from profiles.ids import SHARDS
 from profiles.wire import CART_EVENTS, ORDER_EVENTS, PAGE_VIEWS, Record
 from stream.clock import monotonic_ms
-from tests.faults.arena import WITHIN_S, Arena, Plan
+from tests.faults.arena import GAVE_UP, WITHIN_S, Arena, Plan
 from tests.faults.proxy import FAIR, Weather
 from tests.integration.parts import EndedByItself, until
 from tests.integration.test_kill import applied
@@ -104,7 +104,7 @@ async def kill_the_broker(arena: Arena) -> None:
 
 async def lose_the_tail(arena: Arena) -> None:
     """SIGKILL redis-server and cut off what it wrote last: it forgets writes that it had acknowledged."""
-    before, fenced = await arena.stored(), arena.said(FENCED)
+    before, fenced = await arena.stored(), _fences(arena)
     arena.store.kill()
     [log] = (arena.store.folder / "appendonlydir").glob("*.incr.aof")
     with log.open("r+b") as file:
@@ -133,7 +133,7 @@ async def fail_over(arena: Arena) -> None:
             return await arena.stored() > stale
 
         await until(has_moved, what="a write that the replica has not", within_s=WITHIN_S)
-        before, fenced = await arena.stored(), arena.said(FENCED)
+        before, fenced = await arena.stored(), _fences(arena)
         old.kill()
         new.resume()
         client.replicaof("NO", "ONE")
@@ -145,6 +145,11 @@ async def fail_over(arena: Arena) -> None:
     arena.replica = old
 
 
+def _fences(arena: Arena) -> int:
+    """How often a worker was fenced; the last of too many within a minute has words of its own."""
+    return arena.said(FENCED) + arena.said(GAVE_UP)
+
+
 async def _after_roll_back(arena: Arena, before: int, fenced: int) -> None:
     forgotten = before - await arena.stored()
     arena.counts["forgotten"] += max(0, forgotten)
@@ -154,7 +159,7 @@ async def _after_roll_back(arena: Arena, before: int, fenced: int) -> None:
 
     async def is_noticed() -> bool:
         arena.assert_alive()
-        return arena.said(FENCED) > fenced
+        return _fences(arena) > fenced
 
     await until(is_noticed, what="a worker that notices what is forgotten", within_s=WITHIN_S)
     arena.counts["bites"] += 1

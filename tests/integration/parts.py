@@ -189,6 +189,12 @@ class WorkerProcess:
                 start_new_session=True,
             )
 
+    def start_again(self) -> None:
+        """Start one that has ended by itself."""
+        assert not self.runs, "started twice"
+        self._process = None
+        self.start()
+
     def kill(self) -> None:
         """End it as a power cut would."""
         assert self._process is not None, "never started"
