@@ -21,8 +21,10 @@ triggers:
   thanks: {class: transactional, on: {event: product_reviewed}, steps: [{emit: {template: thanks, payload: {pick: {select: similar, of: order, optional: true}}}}]}
   goes_with: {class: transactional, on: {event: order_completed}, key: order_id, steps: [{emit: {template: goes_with, payload: {co_purchased: 3}}}]}
 """
-MOMENTS = {"thanks", "goes_with", "order_placed"}
-"""What an order and a review bring at once, of our own rules and of the pack; its other letters wait."""
+MOMENTS = {
+    "thanks", "goes_with", "order_placed", "order_paid", "laid_aside", "content_by_purchase", "sixth_coffee", "referral_thanks",
+}  # fmt: skip
+"""What comes at once and at any hour, of our own rules and of the pack; its other letters wait, for a time or for the morning."""
 
 
 @pytest.mark.slow
@@ -41,15 +43,28 @@ def test_moments_reach_a_consumer_that_knows_only_the_published_schema(tmp_path:
     with running(tmp_path, "--rules", str(rules)) as dev:
         assert dev.get("schemas/triggers") == json.loads(printed.stdout)
         client = analytics.Client("dev-secret-key", host=dev.collector, sync_mode=True, gzip=True)
-        client.track("shop", "Product Updated", {"product_id": "drill", "accompanying": ["bits"]})
+        client.track(
+            "shop",
+            "Product Updated",
+            {"product_id": "drill", "accompanying": ["bits"], "content": "https://s/drill.pdf"},
+        )
         client.track("shop", "Product Updated", {"product_id": "bits", "price": 8.5, "url": "https://s/bits"})
         order = {"order_id": "o-1", "currency": "USD", "total": 99, "products": [{"product_id": "drill", "price": 99}]}
         client.track("u-1", "Order Completed", order)
+        client.track("u-1", "Order Status Changed", {"order_id": "o-1", "to": "delivered"})
+        client.track("u-1", "Goods Reserved", {"product_id": "drill"})
+        for number in range(6):
+            coffee = {"product_id": "coffee", "price": 3}
+            cup = {"order_id": f"c-{number}", "currency": "USD", "total": 3, "products": [coffee]}
+            client.track("u-1", "Order Completed", cup)
+        client.identify("u-2", {"referrer": "u-1"})
+        client.track("u-2", "Order Completed", {"order_id": "o-2", "currency": "USD", "total": 5, "status": "placed"})
+        client.track("u-2", "Order Status Changed", {"order_id": "o-2", "to": "paid"})
         client.track("u-1", "Product Reviewed", {"product_id": "drill", "rating": 5})
         dev.until(
             "all moments",
             lambda: (
-                {one["name"] for one in dev.get("triggers")["triggers"] if one["decisions"].get("emitted")} == MOMENTS
+                {one["name"] for one in dev.get("triggers")["triggers"] if one["decisions"].get("emitted")} >= MOMENTS
             ),
             60,
         )
@@ -71,13 +86,23 @@ def test_moments_reach_a_consumer_that_knows_only_the_published_schema(tmp_path:
                 command, stdout=lines, stderr=errors, env={"PATH": os.environ["PATH"]}, cwd=tmp_path
             )
         try:
-            dev.until("all records", lambda: out.read_text().count("\n") >= len(MOMENTS), 60)
+            dev.until("all records", lambda: {one["trigger"] for one in lines_of(out)} >= MOMENTS, 60)
         finally:
             process.kill()
             process.wait()
-    found: dict[str, dict[str, Any]] = {one["trigger"]: one for one in map(json.loads, out.read_text().splitlines())}
+    found: dict[str, dict[str, Any]] = {one["trigger"]: one for one in lines_of(out)}
     assert said.read_text() == ""
-    assert set(found) == MOMENTS
+    assert len({one["trigger_id"] for one in lines_of(out)}) == len(lines_of(out))
+    assert found["content_by_purchase"]["payload"]["content"][0]["content"] == {"manual": "https://s/drill.pdf"}
+    assert found["sixth_coffee"]["payload"]["coupon"]["code"].startswith("FREE_COFFEE-")
+    assert found["referral_thanks"]["profile"]["address"] == "user:u-1"
+    assert found["laid_aside"]["payload"]["item"] == "drill"
     assert found["order_placed"]["template"] == "order_placed"
     (bits,) = found["goes_with"]["payload"]["co_purchased"]
     assert (bits["product_id"], bits["price"], bits["url"]) == ("bits", "8.50", "https://s/bits")
+
+
+def lines_of(out: Path) -> list[dict[str, Any]]:
+    """What the consumer has said so far, but for a line that it is writing."""
+    whole, _, _ = out.read_text().rpartition("\n")
+    return [json.loads(line) for line in whole.splitlines()]

@@ -60,6 +60,24 @@ def test_the_pack_of_journeys_shows_the_last_letters_and_what_their_survey_bring
     journeys("last_letters")
 
 
+@pytest.mark.mechanic("M49")
+def test_goods_are_kept_until_the_instant_that_the_letter_names_and_that_is_when_the_next_one_goes() -> None:
+    done = check(
+        """
+        start 2026-01-30T10:00
+        0d    ana  goods_reserved product_id=pen
+        1d    ana  goods_reserved product_id=mug
+        2d    ana  goods_reserved product_id=pen          # kept already
+        9d    ana  expect emits laid_aside 4
+        """,
+        read_rule_files(PACKS / "journeys"),
+    )
+    told = [(one["template"], one["payload"]["item"], one["at"]) for one in done.sent("laid_aside")]
+    ends = {one["payload"]["item"]: one["payload"].get("reserved_until") for one in done.sent("laid_aside")[:2]}
+    assert ends == {"pen": "2026-02-02T10:00:00.000Z", "mug": "2026-02-03T10:00:00.000Z"}
+    assert told[2:] == [("kept_no_longer", item, ends[item]) for item in ("pen", "mug")]
+
+
 SIGNS: Final = {
     "email_opened": True,
     "email_link_clicked": True,  # the button "stay" is a link

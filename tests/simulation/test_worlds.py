@@ -9,16 +9,20 @@ import asyncio
 import os
 import subprocess
 import sys
+from collections import Counter
 from itertools import count, islice
 from pathlib import Path
 from random import Random  # noqa: TID251 - seeded: the same order every time
+from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
+from profiles.moments import MINUTE_MS, parse_instant
 from tests.simulation.crashes import SCENARIOS, crashed, places, tell
 from tests.simulation.loop import Life, virtual_loop, within
 from tests.simulation.net import FAIR
-from tests.simulation.shop import Telling
+from tests.simulation.shop import START_MS, Telling
 from tests.simulation.simulate import lived, many, shrunk
 from tests.simulation.world import Act, Plan, live, plan_of
 
@@ -95,6 +99,63 @@ def test_after_ten_hours_of_outage_each_letter_bears_its_instant_and_what_an_ord
     # Visits that ended hours ago are no news any more; the lapse of an hour ago is.
     assert decided["browse", "expired"] == 4
     assert ("browse", "emitted") not in decided
+
+
+@pytest.mark.invariant("R16")
+@pytest.mark.invariant("R17")
+@pytest.mark.mechanic("M46")
+@pytest.mark.mechanic("M59")
+def test_ten_hours_of_outage_end_without_a_false_cart_letter_without_a_burst_and_what_is_stale_is_counted() -> None:
+    down_ms, up_ms, people = 10_000, 36_010_000, 90
+    told, bought = list[Telling](), set[str]()
+    for number in range(people):
+        address = f"user:c-{number}"
+        # Some left their carts just before, the others all through the outage, whose last minutes' letters are hardly late.
+        added_ms = 6_000 + 10 * number if number < 10 else down_ms + (up_ms - down_ms) * (number - 10) // (people - 10)
+        told.append(tell(added_ms, "Product Added", address, product_id="p-1", price=5, currency="USD"))
+        if number % 3 == 0:
+            bought.add(address)
+            told.append(
+                tell(added_ms + 12_000, "Order Completed", address, order_id=f"o-{number}", total=30, currency="USD")
+            )
+    told.sort(key=lambda one: one.told_ms)
+    books = expired_in_the_books()
+    found = live(Plan(5, 2, 2, FAIR, tuple(told), (Act(down_ms, "outage", amount=(up_ms - down_ms) / 1000),)))
+    carts = [one for one in found.letters if one["trigger"] == "cart"]
+    assert {one["profile"]["address"] for one in carts} == {f"user:c-{n}" for n in range(people)} - bought
+    assert len(carts) == people - len(bought) == found.decided["cart", "emitted"]
+    assert found.decided["cart", "cancelled"] == len(bought)
+    # Each bears its own instant; those that are late take turns over the pace of ten minutes, and none is stale then.
+    starts = [parse_instant(one["send"]["not_before"]) - START_MS for one in carts if is_late(one)]
+    assert len(starts) > 40
+    assert up_ms <= min(starts)
+    assert max(starts) <= up_ms + 20 * MINUTE_MS
+    assert max(Counter(one // MINUTE_MS for one in starts).values()) <= len(starts) // 4
+    assert all(parse_instant(one["send"]["not_before"]) < parse_instant(one["send"]["not_after"]) for one in carts)
+    # What an hour makes stale is not sent, and stands in the decisions and in the books as what it is.
+    stale = found.decided["browse", "expired"]
+    assert stale > 60
+    fresh = [parse_instant(one["at"]) - START_MS for one in found.letters if one["trigger"] == "browse"]
+    assert min(fresh) >= up_ms - 60 * MINUTE_MS
+    assert (
+        expired_in_the_books() - books
+        == stale
+        == sum(count for (_, reason), count in found.decided.items() if reason == "expired")
+    )
+
+
+def is_late(letter: dict[str, Any]) -> bool:
+    return bool(letter["send"]["not_before"] != letter["at"])
+
+
+def expired_in_the_books() -> float:
+    """What the metric of decisions counts as stale."""
+    return sum(
+        sample.value
+        for metric in REGISTRY.collect()
+        for sample in metric.samples
+        if sample.name == "opportune_decisions_total" and sample.labels["reason"] == "expired"
+    )
 
 
 @pytest.mark.invariant("R30")

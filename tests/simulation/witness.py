@@ -164,6 +164,15 @@ class Witness:
         values = [orjson.loads(max(bodies)) for (topic, _), bodies in self._by_id.items() if topic == DECISIONS]
         return dict(sorted(Counter((one["trigger"], one["reason"] or "emitted") for one in values).items()))
 
+    def letters(self) -> list[dict[str, Any]]:
+        """The trigger records that went out, each once."""
+        self.look()
+        return [
+            orjson.loads(max(bodies))
+            for (topic, _), bodies in sorted(self._by_id.items())
+            if topic.startswith(TRIGGERS_PREFIX)
+        ]
+
     # --- at the end
 
     def at_the_end(self, world: World) -> None:

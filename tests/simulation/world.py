@@ -231,6 +231,7 @@ class Outcome:
         ids: what went out: topic -> ids.
         steps: how often anything ran.
         decided: (trigger, reason or "emitted") -> how many moments.
+        letters: the trigger records that went out.
         busy: at which steps of its own the first worker's first life did something.
         virtual_ms: how long it lasted by its own clock.
     """
@@ -239,6 +240,7 @@ class Outcome:
     profiles: dict[str, bytes]
     ids: dict[str, set[str]]
     decided: dict[tuple[str, str], int]
+    letters: list[dict[str, Any]]
     steps: int
     busy: set[int]
     virtual_ms: int
@@ -655,6 +657,7 @@ class World:
             self.witness.blobs(self.database.now),
             self.witness.ids(),
             self.witness.decided(),
+            self.witness.letters(),
             self.loop.steps,
             self.first_life.busy if self.first_life is not None else set(),
             self.loop.now_ms(),
