@@ -51,6 +51,9 @@ SENT: Final[list[tuple[str, dict[str, Any]]]] = [
 ]
 
 
+SERIES_MAX = 2_000
+
+
 @pytest.mark.invariant("R25")
 @pytest.mark.invariant("R29")
 async def test_nothing_that_is_told_of_somebody_is_in_a_log_a_metric_or_an_error(
@@ -95,12 +98,15 @@ async def test_nothing_that_is_told_of_somebody_is_in_a_log_a_metric_or_an_error
 
                 await until(letters, what="the worker's dead letters")
                 told = [answer.text for answer in answers]
-                told += [(await client.get(f"{one}/metrics")).text for one in (url, f"http://{HOST}:{port}")]
+                pages = [(await client.get(f"{one}/metrics")).text for one in (url, f"http://{HOST}:{port}")]
+                told += pages
         finally:
             if collector.runs:
                 collector.kill()
         told += [worker.words(), collector.words()]
     assert all(len(one) > 500 for one in told[-4:])  # They do speak.
+    for page in pages:
+        assert sum(not line.startswith("#") for line in page.splitlines()) <= SERIES_MAX
     for text in told:
         for word in ("canary", PHONE[1:], SECRET, SHOP_KEY, WEB_KEY):
             assert word not in text.lower(), [line for line in text.splitlines() if word in line.lower()][:3]
