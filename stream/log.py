@@ -7,6 +7,9 @@ Order per key: a key's records stay in one lane, a lane is first in, first out, 
 before it was acknowledged. If a batch fails, everything that waits behind it in its lane fails with it: nothing
 overtakes. The embedded broker refuses idempotent producers; a repeated send after a lost answer therefore doubles
 records, which is allowed (R12, R13: same id, same bytes).
+
+A trigger record's bytes hold logical times only; how late it is by this process's clock stands beside them, in headers
+``published_at`` (ISO 8601) and ``late_ms`` (since its ``at``), and may differ when it is published again.
 """
 
 from __future__ import annotations
@@ -14,15 +17,31 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import aiokafka
 from aiokafka.errors import KafkaError
 
-from profiles.wire import Record
+from profiles.moments import iso, parse_instant
+from profiles.wire import TRIGGERS_PREFIX, Record
+from stream.clock import wall_ms
 from stream.feed import Place, partition_for
 from stream.settings import Own
 from stream.transport import security
+
+_AT: Final = b',"at":"'
+"""Nowhere else in a trigger record before its own ``at``: in a text quotation marks are escaped."""
+_ISO_CHARS: Final = len("2026-11-22T15:04:05.000Z")
+
+
+def _lateness(value: bytes, now_ms: int) -> list[tuple[str, bytes]]:
+    """The headers of a trigger record that is published now."""
+    found = value.find(_AT)
+    if found < 0:
+        return []  # Bytes of somebody else's making.
+    starts = found + len(_AT)
+    at_ms = parse_instant(value[starts : starts + _ISO_CHARS].decode("ascii"))
+    return [("published_at", iso(now_ms).encode()), ("late_ms", str(max(0, now_ms - at_ms)).encode())]
 
 
 class _Ticket:
@@ -144,9 +163,14 @@ class KafkaLog:
         while waiting:
             batch = self._producer.create_batch()
             append = batch.append
+            now_ms = wall_ms() if place[0].startswith(TRIGGERS_PREFIX) else 0
             taken: dict[_Ticket, int] = {}
-            # A batch takes its first record whatever its size; the broker judges.
-            while waiting and append(timestamp=None, key=waiting[0][0], value=waiting[0][1]) is not None:
+            while waiting:
+                key, value, _ = waiting[0]
+                headers = _lateness(value, now_ms) if now_ms else []
+                # A batch takes its first record whatever its size; the broker judges.
+                if append(timestamp=None, key=key, value=value, headers=headers) is None:
+                    break
                 ticket = waiting.popleft()[2]
                 taken[ticket] = taken.get(ticket, 0) + 1
             batch.close()

@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import aiokafka
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +21,8 @@ from opportune import parts
 from opportune.topics import create_topics, wanted_topics
 from profiles.errors import Refused
 from profiles.ids import murmur2, partition_of, shard_of
-from profiles.wire import CART_EVENTS, EVENT_TOPICS, INPUT_TOPICS, PAGE_VIEWS, PROFILE_COMMANDS, Record
+from profiles.moments import iso, parse_instant
+from profiles.wire import CART_EVENTS, EVENT_TOPICS, INPUT_TOPICS, PAGE_VIEWS, PROFILE_COMMANDS, Record, trigger_topic
 from stream.app import Fault, Worker, check_topics
 from stream.clock import wall_ms
 from stream.feed import LOW_END_MS_MAX, Feed, Gap, Place, partition_for
@@ -530,6 +533,32 @@ async def test_a_record_larger_than_a_batch_is_published_too(settings: Settings)
     assert values == [large.value, b"small", large.value]
     await world.close()
     await log.stop()
+
+
+@pytest.mark.mechanic("M98")
+@pytest.mark.invariant("R13")
+async def test_a_trigger_record_says_beside_its_bytes_when_it_was_published_and_how_late(settings: Settings) -> None:
+    at_ms = wall_ms() - 5_000
+    value = orjson.dumps({"template": ',"at":"x', "at": iso(at_ms), "send": {"at": "y"}})
+    topic = trigger_topic("it")
+    log = KafkaLog(settings.own)
+    consumer = aiokafka.AIOKafkaConsumer(topic, bootstrap_servers=settings.own.bootstrap, auto_offset_reset="earliest")
+    await log.start()
+    before_ms = wall_ms()
+    for _ in range(2):
+        await log.publish([Record(topic, "user:1", value), Record(PAGE_VIEWS, "user:1", b"none")])
+    await consumer.start()
+    try:
+        found = [await asyncio.wait_for(consumer.getone(), 30) for _ in range(2)]
+    finally:
+        await consumer.stop()
+        await log.stop()
+    assert [one.value for one in found] == [value, value]
+    for one in found:
+        headers = dict(one.headers)
+        published_ms = parse_instant(headers["published_at"].decode())
+        assert before_ms <= published_ms <= wall_ms()
+        assert int(headers["late_ms"]) == published_ms - at_ms
 
 
 @pytest.mark.invariant("R27")
