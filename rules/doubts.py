@@ -410,10 +410,9 @@ def _rules_in(trigger: Node) -> Iterator[Node]:
         if isinstance(node.value, list):
             pending = [*node.value, *pending]
         elif node.is_map():
-            branch = node.get("branch")
-            condition = branch.get("if") if branch is not None else None
-            if condition is not None:
-                yield condition
+            for arm in node.get("branch") or ():
+                if (condition := arm.get("if")) is not None:
+                    yield condition
             pending = [*(one for _, one in node.items()), *pending]
 
 

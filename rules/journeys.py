@@ -18,7 +18,7 @@ from profiles.wire import (
 )
 from rules import records
 from rules.elsewhere import CONTROL, Elsewhere
-from rules.limits import CALENDAR, calendar
+from rules.limits import CALENDAR, GRANT, calendar
 from rules.predicates import value_at
 from rules.program import (
     Act,
@@ -156,7 +156,10 @@ class Journeys(Elsewhere):
                         trigger.name, first.step, p.address, chance.occasion, "re_entry", {"until": until}, now_ms
                     )
                 return
-        p.entries[trigger.name] = [(entered[0] if entered else 0) + 1, now_ms]
+        if trigger.again != GRANT or not self._refuses(
+            trigger
+        ):  # Else there is no grant that this would be the time of.
+            p.entries[trigger.name] = [(entered[0] if entered else 0) + 1, now_ms]
         if self.stale:
             # Its moments lie in the past: letters of a cart of last year must not begin today.
             if (missed := trigger.next_emit(0)) is not None:

@@ -77,6 +77,18 @@ def test_who_subscribes_is_thanked_once_for_each_consent_that_he_gives() -> None
         """
     )
     assert len({one["trigger_id"] for one in done.sent("thanks")}) == 3
+    # Who came before he had consented has used nothing up.
+    check(
+        """
+        trigger hello = {consent: {channel: email}, on: {event: page_viewed}, re_entry: {per: grant}, steps: [{emit: hello}]}
+        0d  ana  page_viewed
+        0d  ana  expect emits hello 0, suppressed hello no_consent
+        1d  ana  consent_changed channel=email state=granted
+        2d  ana  page_viewed
+        3d  ana  page_viewed
+        3d  ana  expect emits hello 1, suppressed hello re_entry
+        """
+    )
     with pytest.raises(BadDocument, match="per: grant goes with a `consent`, got none"):
         check("trigger it = {on: {event: registered}, re_entry: {per: grant}, steps: [{emit: x}]}")
 
