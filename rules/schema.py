@@ -14,7 +14,8 @@ from profiles.moments import WEEKDAYS
 from rules.assemble import BASIC_STEPS, KEYS
 from rules.compile import OPERATORS, STEPS, TRIGGER_KINDS
 from rules.projections import NAMES
-from rules.traits import KINDS, PUBLISH
+from rules.spec import PUBLISH
+from rules.traits import KINDS
 from rules.windows import THE_SHOPS
 
 Schema = dict[str, Any]

@@ -20,6 +20,8 @@ from rules.facts import Fact
 from rules.verdict import Judge
 from rules.words import Words
 
+PUBLISH: Final = "publish"
+"""The key, of every kind, that puts a trait's changes on their topic."""
 GOAL_REACHED: Final = "goal_reached"
 """The event that the engine makes of one that reaches a goal."""
 

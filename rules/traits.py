@@ -16,11 +16,8 @@ from profiles.state import CARTS, SEEN, SESSION, TRAITS, Profile
 from rules.documents import Node, did_you_mean
 from rules.messages import CHANNELS, reader
 from rules.series import of_book
-from rules.spec import UNREADABLE, Read, Reader, Reads, Scope, TraitKind
+from rules.spec import PUBLISH, UNREADABLE, Read, Reader, Reads, Scope, TraitKind
 from rules.touches import PARTS, touch
-
-PUBLISH: Final = "publish"
-"""The key, of every kind, that puts a trait's changes on their topic."""
 
 DECLARED: Final[dict[str, dict[str, str]]] = {
     "orders_paid": {"count": "order"},

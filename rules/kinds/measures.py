@@ -21,13 +21,13 @@ from rules.series import (
     source_of,
     windowed,
 )
-from rules.spec import Reader, Scope, TraitExample, TraitKind
+from rules.spec import PUBLISH, Reader, Scope, TraitExample, TraitKind
 from rules.touches import CAMPAIGN, touch
 
 
 def _compile(kind: str, name: str, spec: Node, node: Node, scope: Scope) -> dict[str, Reader]:
     if spec.value == CAMPAIGN and kind in ("first", "last"):
-        node.known((kind,))
+        node.known((kind, PUBLISH))
         return touch(name, scope, last=kind == "last")
     return {name: _reader(kind, spec, node, scope)}
 

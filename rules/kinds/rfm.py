@@ -12,7 +12,7 @@ from profiles.state import FACTS, Profile
 from rules.documents import Node
 from rules.facts import Fact
 from rules.series import of_book, order_entries, source_of, windowed
-from rules.spec import UNREADABLE, Read, Reader, Scope, TraitExample, TraitKind
+from rules.spec import PUBLISH, UNREADABLE, Read, Reader, Scope, TraitExample, TraitKind
 from rules.windows import sliding
 
 RFM_PARTS: Final = ("r", "f", "m", "cell")
@@ -154,7 +154,7 @@ def _measure(part: str, spec: Node, scope: Scope) -> Reader:
     else:
         usual = spec.made({kind: spec.made(of) for kind, of in _USUAL[part].items()})
         declared = scope.declaration(named.text(), named) if named is not None else usual
-        of = {key: one for key, one in declared.items() if key != "publish"}
+        of = {key: one for key, one in declared.items() if key != PUBLISH}
         if named is not None and "window" in more and "window" in of:
             named.wrong(f"{part}: a trait without a window of its own wanted, or no window here")
         measure = scope.worked_out((named or spec).made({**more, **of}))

@@ -83,6 +83,7 @@ MACHINES: Final[tuple[dict[str, Any], ...]] = (
 CAMPAIGNS: Final[tuple[dict[str, str], ...]] = (
     {}, {}, {"source": "yandex", "medium": "cpc", "name": "bf_1"}, {"source": "mail", "name": "spring"}, {"click": "gclid"},
 )  # fmt: skip
+DEVICES: Final = ("", "phone", "phone", "desktop")
 Happening = tuple[str, dict[str, Any], dict[str, Any]]
 
 
@@ -185,19 +186,22 @@ def histories(
     """
     now_ms = milliseconds(draw(st.sampled_from(STARTS)))
     told: list[Told] = []
+    first_ms: dict[str, int] = {}
     for number in range(draw(st.integers(1, most))):
         now_ms += draw(st.sampled_from(GAPS_MS))
-        again = [one for one in told if one.seen_ms > now_ms - DAY_MS]
+        again = [one for one in told if first_ms[one.message_id] > now_ms - DAY_MS]
         if again and draw(st.integers(0, 9)) == 0:
             told.append(draw(st.sampled_from(again))._replace(seen_ms=now_ms))
             continue
+        first_ms[f"m{number}"] = now_ms
         name, props, traits = draw(happening(number, carts=carts, about=about))
         at_ms = now_ms - (draw(st.sampled_from(LATE_MS)) if late else 0)
         campaign = draw(st.sampled_from(CAMPAIGNS)) if name in BY_PERSON and name != "dice_rolled" else {}
         if name == "registered" and draw(st.booleans()):
             traits = {"address.city": draw(st.sampled_from(["Bonn", "Kiel"]))}
         source = draw(st.sampled_from(["web", "web", "crm"])) if traits else "web"
-        told.append(Told(now_ms, at_ms, f"m{number}", name, props, traits, source, campaign))
+        device = draw(st.sampled_from(DEVICES)) if name in ("page_viewed", "product_viewed") else ""
+        told.append(Told(now_ms, at_ms, f"m{number}", name, props, traits, source, campaign, device))
     return told
 
 
@@ -219,7 +223,10 @@ def event_of(told: Told, address: str = ADDRESS, **more: Any) -> Event:
         address=address,
         props=told.props,
         traits=nested,
-        context={"campaign": told.campaign} if told.campaign else {},
+        context={
+            **({"campaign": told.campaign} if told.campaign else {}),
+            **({"device": told.device} if told.device else {}),
+        },
         seen_ms=told.seen_ms,
         **more,
     )
@@ -244,6 +251,7 @@ TRAITS: Final[dict[str, Any]] = {
     "opens": {"count": "email_opened"},
     "seen_products": {"distinct": "product_viewed.product_id", "window": {"within": "P1M"}},
     "points_month": {"sum": "dice_rolled.points", "window": {"within": "P1M"}, "resolution": "PT6H"},
+    "points_least": {"min": "dice_rolled.points"},
     "points_best": {"max": "dice_rolled.points"},
     "spent_value": {"sum": "dice_rolled.value"},
     "last_channel": {"last": "page_viewed.channel"},
@@ -269,6 +277,14 @@ TRAITS: Final[dict[str, Any]] = {
             "half_life": "P2D",
         }
     },
+    "all_interests": {
+        "decay": {"events": {"product_viewed": 2, "order_completed": 3}, "by": "item.category", "half_life": "P7D"}
+    },
+    "device": {"mode": "context.device", "of": ["page_viewed", "product_viewed"], "window": "P7D"},
+    "device_class": {"mode": "context.device.type", "of": ["page_viewed"], "window": {"within": "P1M"}},
+    "check": {"tiers": "avg_check", "cuts": [10, 50], "labels": ["low", "middle", "high"]},
+    "came_first": {"first": "context.campaign"},
+    "came_last": {"last": "context.campaign"},
     "custom.mark": {"said": "int", "between": [1, 7]},
     "custom.likes": {"said": "list", "of": ["tea", "jam", "cup"]},
     "address.city": {
@@ -347,9 +363,10 @@ def windows(of: str = "order") -> st.SearchStrategy[dict[str, Any]]:
     between = st.builds(lambda pair: {"between": pair}, st.sampled_from(BETWEEN))
     rhythm = st.sampled_from([1, 3, 0.7]).map(lambda times: {"within": {"times": times, "of": "gap"}})
     own_too = st.one_of(within, between).map(lambda one: {**one, "zone": "profile"})
+    alone = st.sampled_from(DURATIONS)
     windows = {
-        "order": (within, within, calendar, own, dates, since, between, own_too, rhythm),
-        "count": (within, within, calendar, own, dates, since, rhythm),
+        "order": (within, alone, calendar, own, dates, since, between, own_too, rhythm),
+        "count": (within, alone, calendar, own, dates, since, rhythm),
         "days": (within, calendar, dates, since),
         "edge": (calendar, own, dates),
         "total": (calendar, own, dates),
@@ -511,7 +528,7 @@ def traits() -> st.SearchStrategy[dict[str, Any]]:
         ("opens", numbers(0, 1, 2)),
         ("seen_products", numbers(0, 1, 2, 3)),
         ("points_month", numbers(0, 1, 3, 0.1)),
-        ("points_best", numbers(0, 3)),
+        *((name, numbers(-2, 0, 0.1, 3)) for name in ("points_least", "points_best")),
         ("spent_value", numbers(0, 12.5, 25)),
         ("last_channel", st.sampled_from([{"eq": "web"}, {"ne": "web"}, {"in": ["app"]}, {"exists": True}])),
         ("gap", numbers(0, DAY_MS, 31 * DAY_MS)),
@@ -519,7 +536,7 @@ def traits() -> st.SearchStrategy[dict[str, Any]]:
         ("rfm.cell", numbers(111, 412, 321)),
         *((f"purchases.{part}", numbers(0, 1, 2, 30)) for part in ("frequency", "recency_days", "age_days", "silent_days")),
         ("purchases.monetary", numbers(0, 25, 50)),
-        ("gender", st.sampled_from([{"eq": "f"}, {"ne": "f"}, {"in": ["f", "x"]}, {"not_in": ["m"]}, {"exists": True}, {"missing": True}, {"starts_with": "f"}, {"matches": "^[fx]"}])),
+        ("gender", st.sampled_from([{"eq": "f"}, {"ne": "f"}, {"in": ["f", "x"]}, {"not_in": ["m"]}, {"exists": True}, {"missing": True}, {"starts_with": "f"}, {"ends_with": "m"}, {"matches": "^[fx]"}])),
         ("custom.mark", numbers(3, 5, 8)),
         ("custom.visit_at", chosen(*({"within_next": ahead} for ahead in ("PT12H", "P1D", "P30D")))),
         ("address.city", chosen({"eq": "Bonn"}, {"ne": "Ulm"}, {"missing": True})),
@@ -529,6 +546,12 @@ def traits() -> st.SearchStrategy[dict[str, Any]]:
         ("alive", numbers(20, 50, 75, 90, 99)),
         ("usual_hour", numbers(0, 12, 22, 23)),
         ("interests.tools", numbers(0, 1, 2, 5, 7)),
+        *((f"all_interests.{one}", numbers(0, 1, 2, 5, 7)) for one in ("tools", "tools/drills")),
+        ("all_interests.top", chosen({"under": "tools"}, {"eq": "tools/drills"}, {"ne": "garden"})),
+        ("device", chosen({"eq": "phone"}, {"ne": "phone"}, {"missing": True})),
+        ("device_class", chosen({"eq": "mobile"}, {"in": ["mobile", "desktop"]})),
+        ("check", chosen({"eq": "low"}, {"in": ["middle", "high"]}, {"ne": "high"}, {"missing": True})),
+        *((f"{which}.source", chosen({"eq": "yandex"}, {"ne": "mail"})) for which in ("came_first", "came_last")),
         ("interests.top", chosen({"eq": "tools"}, {"ne": "garden"}, {"exists": True})),
         ("favourites", st.sampled_from([{"contains": "a"}, {"contains_all": ["a", "b"]}, {"contains_any": ["c", "d"]}])),
         ("fashion", st.sampled_from([{"contains": "tools"}, {"exists": True}])),
@@ -552,6 +575,8 @@ def orderly() -> st.SearchStrategy[dict[str, Any]]:
     return st.one_of(
         st.builds(lambda did, times: {"did": did, "window": {"session": "current"}, "times": times}, st.one_of(acts, st.just("order")), numbers(0, 1, 2)),
         st.builds(lambda did, times: {"session": {"did": did, **times}}, acts, st.one_of(st.just({}), st.builds(lambda n: {"times": n}, numbers(0, 1, 2)))),
+        st.builds(lambda did, without: {"did": did, "window": {"since": "session_start"}} if without else {"session": {"not": {"did": did}}}, acts, st.booleans()),
+        st.builds(lambda did, times, within: {"did": did, "times": times, **within}, st.sampled_from(["session_started", "session_ended"]), numbers(0, 1, 2), windows("count")),
         st.builds(lambda ops: {"trait": "cart.items", **ops}, numbers(0, 1, 2, 3)),
         st.builds(lambda ops: {"trait": "cart.total", **ops}, numbers(0, 5, 12.34, 24.68)),
         st.builds(lambda source: {"trait": "session.source", **source}, st.sampled_from([{"eq": "yandex"}, {"missing": True}])),
@@ -649,9 +674,9 @@ def sequences(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @lru_cache
-def rules(*, carts: bool = False) -> st.SearchStrategy[dict[str, Any]]:
-    """Trees of rules."""
-    atoms = [
+def atoms(*, carts: bool = False) -> st.SearchStrategy[dict[str, Any]]:
+    """Rules that hold no other."""
+    return st.one_of(
         did_events(),
         did_orders(),
         sequences(),
@@ -662,9 +687,14 @@ def rules(*, carts: bool = False) -> st.SearchStrategy[dict[str, Any]]:
         goals(),
         entities(),
         *([orderly(), orderly()] if carts else []),
-    ]
+    )
+
+
+@lru_cache
+def rules(*, carts: bool = False) -> st.SearchStrategy[dict[str, Any]]:
+    """Trees of rules."""
     return st.recursive(
-        st.one_of(*atoms),
+        atoms(carts=carts),
         lambda inner: st.one_of(
             st.builds(lambda several: {"all": several}, st.lists(inner, min_size=1, max_size=3)),
             st.builds(lambda several: {"any": several}, st.lists(inner, min_size=1, max_size=3)),
@@ -692,7 +722,21 @@ def documents(draw: st.DrawFn, *, carts: bool = False, zone: str | None = None, 
     if formed and draw(st.integers(0, 1)) == 0:
         form_at = datetime.fromisoformat(draw(st.sampled_from(STARTS))) + timedelta(days=draw(st.integers(0, 3)))
         segments["formed"] = {"kind": "static", "formed_from": draw(one), "form_at": form_at.isoformat()}
-    names = [name if name != "life" else "life.two" for name in segments]
+    if formed and draw(st.integers(0, 2)) == 0:
+        segments["kept"] = {"when": draw(one), "stays_while": draw(one)}
+    if formed and draw(st.integers(0, 2)) == 0:
+        share = {"salt": draw(st.sampled_from("abcdef")), "percent": draw(st.sampled_from([10, 50, 99.5]))}
+        segments["share"] = {draw(st.sampled_from(["all", "any"])): [{"bucket": share}, draw(one)]}
+    if draw(st.integers(0, 3)) == 0:
+        of_each = [
+            {"trait": "interests.{value}", "gte": 2},
+            {"did": "order", "item": [{"category": "{value}"}], **draw(windows())},
+        ]
+        segments["each"] = {
+            "template": {"over": ["tools", "garden"]},
+            "when": {"any": [draw(st.sampled_from(of_each)), draw(one)]},
+        }
+    names = [{"life": "life.two", "each": "each.tools"}.get(name, name) for name in segments]
     reference: dict[str, Any] = {"in_segment": draw(st.sampled_from(names))}
     if formed and draw(st.booleans()):
         reference["for"] = draw(st.sampled_from(DURATIONS))
@@ -703,6 +747,7 @@ def documents(draw: st.DrawFn, *, carts: bool = False, zone: str | None = None, 
             "zone": zone or draw(st.sampled_from(ZONES)),
             "currency": "USD",
             "week_start": draw(st.sampled_from(["monday", "sunday", "saturday"])),
+            **draw(st.sampled_from([{}, {}, {"orders": {"status_in": ["placed", "delivered"]}}])),
         },
         "goals": GOALS,
         "traits": TRAITS,

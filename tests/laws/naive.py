@@ -6,6 +6,7 @@ timers or statistics. ``test_oracle.py`` compares the engine with it (RELIABILIT
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 import statistics
@@ -42,6 +43,7 @@ class Told(NamedTuple):
     traits: dict[str, Any] = {}  # noqa: RUF012  # a NamedTuple's default; nobody writes to it
     source: str = "web"
     campaign: dict[str, str] = {}  # noqa: RUF012  # the same
+    device: str = ""
 
 
 class Line(NamedTuple):
@@ -126,8 +128,17 @@ def day_of(at_ms: int, zone: str) -> str:
 class Naive:
     """All that was told of one customer, and the rules."""
 
-    def __init__(self, document: dict[str, Any], told: Iterable[Told], zone: str = "UTC", currency: str = "USD"):
-        self.rules = document
+    def __init__(
+        self,
+        document: dict[str, Any],
+        told: Iterable[Told],
+        zone: str = "UTC",
+        currency: str = "USD",
+        address: str = "user:1",
+    ):
+        self.rules = _spelled(document)
+        self.address = address
+        self.counting = document.get("defaults", {}).get("orders", {}).get("status_in", COUNTING)
         self.told = list(told)
         self.zone = zone
         self.currency = currency
@@ -140,16 +151,23 @@ class Naive:
         for name, rule in self.rules["segments"].items():
             if rule.get("kind") == "stages":
                 names.extend(f"{name}.{one['name']}" for one in rule["stages"])
+            elif "template" in rule:
+                names.extend(f"{name}.{one}" for one in rule["template"]["over"])
             else:
                 names.append(name)
         return sorted(name for name in names if self.known and self._since(name, now_ms) is not None)
 
     def _since(self, name: str, now_ms: int) -> int | None:
         """Since when the customer is in a segment, of all instants asked about so far: these ascend."""
-        if not self._in(name, now_ms):
+        if not self._in(name, now_ms) and not self._stays(name, now_ms):
             self.since.pop(name, None)
             return None
         return self.since.setdefault(name, now_ms)
+
+    def _stays(self, name: str, now_ms: int) -> bool:
+        """Whether who was in it is kept by a weaker rule."""
+        weaker = self.rules["segments"].get(name, {}).get("stays_while")
+        return weaker is not None and name in self.since and self.holds(weaker, now_ms)
 
     def _known(self, now_ms: int) -> list[Told]:
         """Everything told until now, each message once."""
@@ -167,7 +185,9 @@ class Naive:
         if rule.get("kind") == "static":
             return self._formed(rule, now_ms)
         if not dot:
-            return self.holds(rule, now_ms)
+            return self.holds(rule.get("when", rule), now_ms)
+        if "template" in rule:
+            return self.holds(_filled(rule["when"], stage), now_ms)
         for one in rule["stages"]:
             if one["when"] == "otherwise" or self.holds(one["when"], now_ms):
                 return bool(one["name"] == stage)
@@ -194,10 +214,13 @@ class Naive:
         if "not" in rule:
             return not self.holds(rule["not"], now_ms)
         if "in_segment" in rule:
-            if "for" not in rule:
+            if "for" not in rule and "stays_while" not in self.rules["segments"].get(rule["in_segment"], {}):
                 return self._in(rule["in_segment"], now_ms)
             since_ms = self._since(rule["in_segment"], now_ms)
-            return since_ms is not None and now_ms >= later(since_ms, rule["for"], self.zone)
+            return since_ms is not None and ("for" not in rule or now_ms >= later(since_ms, rule["for"], self.zone))
+        if "bucket" in rule:
+            drawn = hashlib.blake2b(f"bucket\x1f{rule['bucket']['salt']}\x1f{self.address}".encode(), digest_size=8)
+            return int(drawn.hexdigest(), 16) * 100 < Fraction(str(rule["bucket"]["percent"])) * 2**64
         relative = rule.get("window", {}).get("within")
         if isinstance(relative, dict) and self.trait(relative["of"], now_ms) is None:
             return False
@@ -234,10 +257,10 @@ class Naive:
     def _has_lapsed(self, asked: Any, now_ms: int) -> bool:
         presets = {"three_months": "P3M", "half_year": "P6M", "year": "P1Y", "never_bought": {"never_bought": "P1M"}}
         asked = presets.get(asked, asked) if isinstance(asked, str) else asked
-        times = [order.at_ms for order in self.orders(COUNTING, "")]
+        times = [order.at_ms for order in self.orders(self.counting, "")]
         if isinstance(asked, dict) and "never_bought" in asked:
             first_ms = min(one.at_ms for one in self.known)
-            return not times and now_ms >= later(first_ms, asked["never_bought"], self.zone)
+            return not self.orders(COUNTING, "") and now_ms >= later(first_ms, asked["never_bought"], self.zone)
         if isinstance(asked, dict) and "alive_below" in asked:
             alive = self.trait(asked["of"], now_ms)
             return alive is not None and alive < asked["alive_below"]
@@ -292,7 +315,7 @@ class Naive:
         """What a step means: when (``@``), with the properties of the event or order and, each by itself, of its items."""
         happened: list[tuple[int, dict[str, Any], list[dict[str, Any]]]] = []
         if asked["did"] == "order":
-            for order in self.orders(asked.get("status_in", COUNTING), self.currency):
+            for order in self.orders(asked.get("status_in", self.counting), self.currency):
                 lines = [{name: value for name, value in line._asdict().items() if value != ""} for line in order.lines]
                 happened.append((order.at_ms, {**order.facts, "order_id": order.order_id}, lines))
         else:
@@ -392,7 +415,7 @@ class Naive:
 
     def value(self, rule: dict[str, Any], what: Any, name: str, field: str, now_ms: int) -> Any:
         """A measure of orders or events in the rule's window; ``None`` when there is no answer."""
-        happened = self._orders_in(rule, field) if what == "order" else self._events_in(rule, what, field)
+        happened = self._orders_in(rule, field) if what == "order" else self._events_in(rule, what, field, now_ms)
         window = rule.get("window")
         if window is not None and "resolution" in rule and what != "order":
             # All of a stretch stays as long as its last instant does.
@@ -448,7 +471,7 @@ class Naive:
         if "since_last" in window:
             of = window["since_last"]
             of = of if isinstance(of, dict) else {"did": of}
-            found = self._orders_in(of, "") if of["did"] == "order" else self._events_in(of, of["did"], "")
+            found = self._orders_in(of, "") if of["did"] == "order" else self._events_in(of, of["did"], "", now_ms)
             return all(at_ms > one_ms for one_ms, _ in found)
         if "session" in window:
             visit = self._visit(now_ms)
@@ -459,10 +482,10 @@ class Naive:
     def _is_money(self, what: Any, field: str) -> bool:
         return field in ("total", "amount", "revenue", "value", "margin")
 
-    def _events_in(self, rule: dict[str, Any], what: Any, field: str) -> list[tuple[int, Any]]:
+    def _events_in(self, rule: dict[str, Any], what: Any, field: str, now_ms: int) -> list[tuple[int, Any]]:
         types = [what] if isinstance(what, str) else what
         found: list[tuple[int, Any]] = []
-        for one in self.known:
+        for one in [*self.known, *self._visits(now_ms)]:
             if one.type not in types or not meant(one, rule):
                 continue
             items = one.props.get("items", [])
@@ -489,7 +512,7 @@ class Naive:
 
     def _orders_in(self, rule: dict[str, Any], field: str) -> list[tuple[int, Any]]:
         found: list[tuple[int, Any]] = []
-        for order in self.orders(rule.get("status_in", COUNTING), self.currency):
+        for order in self.orders(rule.get("status_in", self.counting), self.currency):
             facts = {**order.facts, "order_id": order.order_id}
             if not all(condition(facts, where) for where in listed(rule.get("where"))):
                 continue
@@ -629,7 +652,12 @@ class Naive:
             return bool(field["said"] != "int")
         declared = self.rules.get("traits", {}).get(path.partition(".")[0], {})
         if declared:
-            return bool(set(declared) & {"first", "last", "top_k", "argmax"}) or path == "interests.top"
+            return bool(
+                set(declared) & {"first", "last", "top_k", "argmax", "mode", "tiers"} - _hours(declared)
+            ) or path in (
+                "interests.top",
+                "all_interests.top",
+            )
         return path.partition(".")[0] in ("gender", "custom", "first_touch", "last_touch", "session")
 
     def _is_money_trait(self, path: str) -> bool:
@@ -652,10 +680,10 @@ class Naive:
             return self._field(path, field)
         if declared is not None:
             return self._declared(declared, part, now_ms)
-        if path in ("orders_paid", "first_order_at", "last_order_at"):
-            times = [order.at_ms for order in self.orders(COUNTING, "")]
-            if path == "orders_paid":
-                return len(times)
+        if path == "orders_paid":
+            return len(self.orders(COUNTING, ""))
+        if path in ("first_order_at", "last_order_at"):
+            times = [order.at_ms for order in self.orders(self.counting, "")]
             return (times[0] if path == "first_order_at" else times[-1]) if times else None
         if path == "first_seen":
             return min(one.at_ms for one in self.known)
@@ -728,7 +756,7 @@ class Naive:
         field = spec["of"].removeprefix("order.item.")
         lines = [
             (order.at_ms, getattr(line, field))
-            for order in self.orders(COUNTING, "")  # in whatever currency
+            for order in self.orders(self.counting, "")  # in whatever currency
             for line in order.lines
             if getattr(line, field) and (within is None or now_ms < later(order.at_ms, within, self.zone))
         ]
@@ -743,18 +771,23 @@ class Naive:
 
         return sorted({value for _, value in lines}, key=rank)[: spec["k"]]
 
-    def _usual_hour(self, spec: dict[str, Any], now_ms: int) -> int | None:
-        hours = [
-            (one.at_ms, (EPOCH + timedelta(milliseconds=one.at_ms)).astimezone(ZoneInfo(self.zone)).hour)
+    def _usual(self, spec: dict[str, Any], now_ms: int) -> Any:
+        """The usual hour, or device."""
+        acts = [
+            (one, (EPOCH + timedelta(milliseconds=one.at_ms)).astimezone(ZoneInfo(self.zone)).hour)
             for one in self.known
             if one.type in spec["of"] and now_ms < later(one.at_ms, spec["window"]["within"], self.zone)
         ]
+        found: list[tuple[int, Any]] = [(one.at_ms, hour) for one, hour in acts]
+        if spec["mode"] != "local_hour":
+            said = {"phone": "mobile"} if spec["mode"] == "context.device.type" else {}
+            found = [(one.at_ms, said.get(one.device, one.device)) for one, _ in acts if one.device]
 
-        def rank(hour: int) -> tuple[int, int, int]:
-            times = [at_ms for at_ms, one in hours if one == hour]
-            return -len(times), -max(times), hour
+        def rank(value: Any) -> tuple[int, int, Any]:
+            times = [at_ms for at_ms, one in found if one == value]
+            return -len(times), -max(times), value
 
-        return min({hour for _, hour in hours}, key=rank, default=None)
+        return min({value for _, value in found}, key=rank, default=None)
 
     def _interest(self, spec: dict[str, Any], part: str, now_ms: int) -> Any:
         half = later(0, spec["half_life"], "UTC")
@@ -767,7 +800,8 @@ class Naive:
         acts.sort()
 
         def score(word: str, at_ms: int) -> float:
-            inside = [one for one in acts if one[1] == word or one[1].startswith(f"{word}/")]
+            # The greatest is one of what was said; what is asked for by name is with all below it.
+            inside = [one for one in acts if one[1] == word or (part != "top" and one[1].startswith(f"{word}/"))]
             done: list[float] = []
             for when, weight in sorted({(when, weight) for when, _, weight in inside}):
                 # Of one instant, what was done most with any one of the categories inside.
@@ -804,7 +838,14 @@ class Naive:
         if "top_k" in spec:
             return self._top_k(spec["top_k"], spec, now_ms)
         if "mode" in spec:
-            return self._usual_hour(spec, now_ms)
+            return self._usual(spec, now_ms)
+        if "tiers" in spec:
+            of = self.trait(spec["tiers"], now_ms)
+            digits = DIGITS[self.currency] if self._is_money_trait(spec["tiers"]) else 0
+            reached = [cut for cut in spec["cuts"] if of is not None and of >= Fraction(str(cut)) * 10**digits]
+            return None if of is None else spec["labels"][len(reached)]
+        if "campaign" in str(spec.get("first", spec.get("last"))):
+            return self._touch("first_touch" if "first" in spec else "last_touch", part, now_ms)
         if "years_since" in spec:
             return self._age(now_ms)
         if "decay" in spec:
@@ -812,7 +853,7 @@ class Naive:
         if "argmax" in spec:
             return self._best_channel(spec, now_ms)
         if "mean_gap" in spec:
-            times = [order.at_ms for order in self.orders(COUNTING, "")]
+            times = [order.at_ms for order in self.orders(self.counting, "")]
             enough = len(times) >= spec.get("min_samples", 2)
             return (times[-1] - times[0]) // (len(times) - 1) if enough else None
         if "p_alive" in spec:
@@ -831,7 +872,7 @@ class Naive:
 
     def _alive(self, model: dict[str, Any], now_ms: int) -> int | None:
         """P(alive) by BG/NBD, in whole percent: by the formula, at this instant."""
-        times = [order.at_ms for order in self.orders(COUNTING, "")]
+        times = [order.at_ms for order in self.orders(self.counting, "")]
         if not times:
             return None
         repeats = len({day_of(at_ms, self.zone) for at_ms in times}) - 1
@@ -847,7 +888,7 @@ class Naive:
     def _rfm(self, spec: dict[str, Any], part: str, now_ms: int) -> int | None:
         orders = [
             order
-            for order in self.orders(COUNTING, self.currency)
+            for order in self.orders(self.counting, self.currency)
             if "window" not in spec or now_ms < later(order.at_ms, spec["window"]["within"], self.zone)
         ]
         if not orders:
@@ -864,7 +905,7 @@ class Naive:
 
     def _purchase_days(self, part: str, now_ms: int) -> Any:
         totals: dict[str, int] = {}
-        for order in self.orders(COUNTING, self.currency):
+        for order in self.orders(self.counting, self.currency):
             day = day_of(order.at_ms, self.zone)
             totals[day] = totals.get(day, 0) + order.amount
         if not totals:
@@ -918,8 +959,24 @@ class Naive:
         visit = self._visit(now_ms)
         if not visit:
             return False
+        if "not" in wanted:
+            return not self._session(wanted["not"], now_ms)
         count = sum(one.type in listed(wanted["did"]) for one in visit)
         return compared(count, wanted.get("times", {"gte": 1}), 0)
+
+    def _visits(self, now_ms: int) -> list[Told]:
+        """The beginnings and ends of visits, as what happened; of what was told in the order in which it happened."""
+        acts = [one for one in self.known if one.type in BY_PERSON and not by_machine(one)]
+        found: list[Told] = []
+        for before, one in zip([None, *acts], [*acts, None], strict=True):
+            begins = one is not None and (before is None or one.at_ms - before.at_ms > SESSION_GAP_MS)
+            if before is not None and (begins or (one is None and now_ms >= before.at_ms + SESSION_GAP_MS)):
+                end_ms = before.at_ms + SESSION_GAP_MS
+                found.append(Told(end_ms, end_ms, f"{before.message_id} ends", "session_ended", {}))
+            if begins:
+                assert one is not None
+                found.append(Told(one.seen_ms, one.at_ms, f"{one.message_id} begins", "session_started", {}))
+        return found
 
     def _visit(self, now_ms: int) -> list[Told]:
         acts = [one for one in self.known if one.type in BY_PERSON and not by_machine(one)]
@@ -951,6 +1008,31 @@ class Naive:
 def _unbound(asked: dict[str, Any]) -> dict[str, Any]:
     """The conditions that stand by themselves."""
     return {name: wanted for name, wanted in asked.items() if not str(wanted).startswith("$")}
+
+
+def _spelled(rule: Any) -> Any:
+    """The same with every window written out."""
+    if isinstance(rule, list):
+        return [_spelled(one) for one in rule]
+    if not isinstance(rule, dict):
+        return rule
+    return {
+        key: {"within": one} if key == "window" and isinstance(one, str) else _spelled(one) for key, one in rule.items()
+    }
+
+
+def _filled(rule: Any, value: str) -> Any:
+    """The same with that value wherever ``{value}`` stands."""
+    if isinstance(rule, dict):
+        return {key: _filled(one, value) for key, one in rule.items()}
+    if isinstance(rule, list):
+        return [_filled(one, value) for one in rule]
+    return rule.replace("{value}", value) if isinstance(rule, str) else rule
+
+
+def _hours(declared: dict[str, Any]) -> set[str]:
+    """An hour is a number: nothing is not equal to it."""
+    return {"mode"} if declared.get("mode") == "local_hour" else set()
 
 
 def _is_leap(year: int) -> bool:
@@ -1045,6 +1127,7 @@ def compared(value: Any, ops: dict[str, Any], digits: int) -> bool:
         "between": lambda a, b: bool(number(b[0]) <= a <= number(b[1])),
         "starts_with": lambda a, b: a.startswith(b),
         "ends_with": lambda a, b: a.endswith(b),
+        "under": lambda a, b: a == b or a.startswith(f"{b}/"),
         "contains": lambda a, b: b in a,
         "contains_any": lambda a, b: any(one in a for one in b),
         "contains_all": lambda a, b: all(one in a for one in b),

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from fractions import Fraction
 from typing import Any
 
-from tests.laws.naive import COUNTING, Naive, Told, later
+from tests.laws.naive import Naive, Told, later
 
 Number = int | Fraction
 Base = dict[str, list[Number]]
@@ -36,14 +36,14 @@ def quantile(values: list[Number], share: Any) -> Fraction | None:
 class NaiveOfBase(Naive):
     """One customer among others."""
 
-    def __init__(self, document: dict[str, Any], told: Iterable[Told], zone: str) -> None:
-        super().__init__(document, told, zone)
+    def __init__(self, document: dict[str, Any], told: Iterable[Told], zone: str, address: str) -> None:
+        super().__init__(document, told, zone, address=address)
         self.base: Base | None = None
         self.above: set[str] = set()
 
     def segments(self, now_ms: int) -> list[str]:
         self.known = self._known(now_ms)
-        tiers = {name: spec for name, spec in self.rules["traits"].items() if "tiers" in spec}
+        tiers = {name: spec for name, spec in self.rules["traits"].items() if spec.get("by") == "quantile"}
         for name, spec in tiers.items():
             value = self.trait(spec["tiers"], now_ms) if self.known and self.base is not None else None
             for cut, label in zip(spec["cuts"], spec["labels"][1:], strict=True):
@@ -77,12 +77,12 @@ class NaiveOfBase(Naive):
     def trait(self, path: str, now_ms: int) -> Any:
         root, _, part = path.partition(".")
         spec = self.rules["traits"].get(root, {})
-        if "tiers" in spec:
+        if spec.get("by") == "quantile":
             if self.base is None or self.trait(spec["tiers"], now_ms) is None:
                 return None
             reached = [label for label in spec["labels"][1:] if f"{root}.from_{label}" in self.above]
             return reached[-1] if reached else spec["labels"][0]
-        if spec.get("rfm", {}).get("by") == "quantile":
+        if "scale" in spec.get("rfm", {}):
             return self._ranked(spec["rfm"]["scale"], part, now_ms)
         return super().trait(path, now_ms)
 
@@ -101,14 +101,19 @@ class NaiveOfBase(Naive):
 
     def _measured_order(self, path: str, now_ms: int) -> int | None:
         """How long ago the last order was, how many there were, and for how much, in the window of the ranks."""
-        window = self.rules["traits"]["ranks"]["rfm"]["window"]["within"]
-        orders = [one for one in self.orders(COUNTING, self.currency) if now_ms < later(one.at_ms, window, self.zone)]
+        spec = self.rules["traits"]["ranks"]["rfm"]
+        window = spec["window"]["within"]
+        orders = [
+            one for one in self.orders(self.counting, self.currency) if now_ms < later(one.at_ms, window, self.zone)
+        ]
         if not orders:
             return None
         return {
             "r": now_ms - max(one.at_ms for one in orders),
             "f": len(orders),
-            "m": sum(one.amount for one in orders),
+            "m": sum(
+                one.amount if one.margin is None or spec.get("monetary") != "profit" else one.margin for one in orders
+            ),
         }[path[-1]]
 
     def _is_said(self, path: str) -> bool:
@@ -122,6 +127,8 @@ def _asked_of(rule: Any) -> set[str]:
     if not isinstance(rule, dict):
         return set()
     found = {rule["trait"]} if "quantile" in rule and "trait" in rule else set()
-    if rule.get("by") == "quantile":
-        found |= {rule["tiers"]} if "tiers" in rule else {f"ranks.{part}" for part in "rfm"}
+    if rule.get("by") == "quantile" and "tiers" in rule:
+        found |= {rule["tiers"]}
+    if "scale" in rule:
+        found |= {f"ranks.{part}" for part in "rfm"}
     return found.union(*map(_asked_of, rule.values())) if rule else found

@@ -10,12 +10,17 @@ from typing import Any
 
 import pytest
 from hypothesis import given, note
+from hypothesis import strategies as st
 
 from profiles.moments import iso
-from rules.compile import compile_rules
+from rules import windows
+from rules.compile import OPERATORS, compile_rules
 from rules.scenarios import World
-from tests.laws.histories import ADDRESS, documents, event_of, histories, law
+from rules.series import MEASURES, SOURCE_KEYS
+from rules.traits import KINDS
+from tests.laws.histories import ADDRESS, CALENDAR, PAST, TRAITS, atoms, documents, event_of, histories, law
 from tests.laws.naive import DAY_MS, Naive, Told
+from tests.laws.test_quantiles import of_the_base
 
 ALARMS_MAX = 25
 AFTER_MS = 500 * DAY_MS
@@ -90,3 +95,49 @@ def test_memberships_equal_a_full_recomputation_also_on_carts_and_visits(
     document: dict[str, Any], told: list[Told]
 ) -> None:
     compare(document, told)
+
+
+def words_of(rule: Any, traits: dict[str, Any]) -> set[str]:
+    """What a rule says: its keys, and the kinds of the declared traits that it names."""
+    if isinstance(rule, list):
+        return set().union(*(words_of(one, traits) for one in rule))
+    if not isinstance(rule, dict):
+        return set()
+    said = set(rule)
+    path = rule.get("trait")
+    if isinstance(path, str):
+        declared = traits.get(path) or traits.get(path.partition(".")[0], {})
+        said |= {f"{kind} trait" for kind in declared} | words_of({**declared, "trait": None}, {})
+    if isinstance(rule.get("window"), str):
+        said |= {"within"}
+    return said.union(*(words_of(one, traits) for one in rule.values()))
+
+
+def test_whatever_rules_can_say_is_said_by_the_random_ones() -> None:
+    """A new operator, comparison, measure, window or kind of trait that is drawn nowhere fails here."""
+    said: set[str] = set()
+
+    @law(150)
+    @given(document=st.one_of(documents(carts=True, formed=True), of_the_base()))
+    def files(document: dict[str, Any]) -> None:
+        said.update(words_of(list(document["segments"].values()), document["traits"]))
+
+    @law(300)
+    @given(st.lists(atoms(carts=True), min_size=30, max_size=30))
+    def leaves(drawn: list[dict[str, Any]]) -> None:
+        said.update(words_of(drawn, TRAITS))
+
+    files()
+    leaves()
+    language = {
+        "operators": OPERATORS,
+        "comparisons": OPERATORS["trait"].keys,
+        "measures": MEASURES,
+        "of what": SOURCE_KEYS,
+        "windows": windows.KEYS,
+        "kinds of traits": [f"{kind} trait" for kind in KINDS],
+        "segments": ("kind", "stages", "form_at", "formed_from", "stays_while", "template", "for"),
+    }
+    assert set(windows.CALENDAR) == {*CALENDAR, *PAST}
+    missing = {part: sorted(set(words) - said) for part, words in language.items()}
+    assert {part: words for part, words in missing.items() if words} == {"operators": ["live"]}  # of triggers only

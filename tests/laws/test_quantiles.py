@@ -45,7 +45,14 @@ def of_the_base(draw: st.DrawFn) -> dict[str, Any]:
     cuts = [0.5] if len(labels) == 2 else [0.33, 0.66]
     tier = {"tiers": draw(st.sampled_from(RANKED)), "by": "quantile", "cuts": cuts, "labels": labels}
     band = draw(st.sampled_from([{}, {"hysteresis": 0.1}, {"hysteresis": 0.5}]))
-    scores = {"by": "quantile", "scale": draw(st.sampled_from([2, 3])), "window": {"within": draw(st.sampled_from(["P28D", "P3M"]))}}  # fmt: skip
+    scores: dict[str, Any] = {"by": "quantile", "scale": draw(st.sampled_from([2, 3])), "window": {"within": draw(st.sampled_from(["P28D", "P3M"]))}}  # fmt: skip
+    named = {
+        "recency": "last_order_at",
+        "frequency": "orders_paid",
+        "monetary": draw(st.sampled_from(["revenue", "profit"])),
+    }
+    if draw(st.booleans()):
+        scores = {**named, "window": scores["window"]["within"], "scale": scores["scale"]}
     joined = st.one_of(
         ranked(),
         st.builds(lambda one, other: {"all": [one, other]}, ranked(), rules()),
@@ -88,7 +95,7 @@ def test_memberships_that_stand_on_the_base_equal_a_full_recomputation(
         note(f"{iso(at_ms)} {f'{who} {one.type} {one.props} {one.traits} at {iso(one.at_ms)}' if one else 'facts'}")
     book = compile_rules([("rules", json.dumps(document))])
     world = World(book, told[0][0])
-    people = {who: NaiveOfBase(document, [], book.zone_name) for _, who, _ in told if who >= 0}
+    people = {who: NaiveOfBase(document, [], book.zone_name, f"user:{who}") for _, who, _ in told if who >= 0}
 
     def look(now_ms: int) -> None:
         for who, naive in people.items():
