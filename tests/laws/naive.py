@@ -473,7 +473,7 @@ class Naive:
             of = of if isinstance(of, dict) else {"did": of}
             found = self._orders_in(of, "") if of["did"] == "order" else self._events_in(of, of["did"], "", now_ms)
             return all(at_ms > one_ms for one_ms, _ in found)
-        if "session" in window:
+        if "session" in window or "since" in window:
             visit = self._visit(now_ms)
             return bool(visit) and at_ms >= visit[-1].at_ms
         after, before = window.get("after"), window.get("before")
