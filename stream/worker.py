@@ -157,10 +157,8 @@ class LiveWorker:
             try:
                 found = await asyncio.to_thread(rulebook.read_generation, value)
             except BadDocument as error:
-                app.log.error(
-                    "rules: generation %d cannot be read, going on by %d: %s", number, self.rules.number, error
-                )
-                continue
+                # Shards are worked by the rules in force, or not at all: others, that can read them, take ours.
+                raise Refused(f"rules: generation {number} is not for this version, upgrade it: {error}") from None
             await self._go_by(found)
             app.log.warning("rules: going by generation %d (%s)", number, hashed)
 

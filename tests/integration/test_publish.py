@@ -14,15 +14,18 @@ import orjson
 import pytest
 from aiokafka import AIOKafkaProducer
 
+from profiles.errors import BadDocument
 from profiles.ids import SHARDS
 from profiles.taxonomy import canonical, resolve
 from profiles.wire import CUSTOMER_EVENTS, DECISIONS, Event, Record, trigger_topic
+from stream.app import Fault
 from stream.clock import wall_ms
 from stream.rulebook import IN_FORCE, read_generation
 from stream.settings import read
 from stream.store import RedisStore
+from stream.worker import LiveWorker
 from tests.conftest import Installation
-from tests.integration.parts import ROOT, Shop, append, as_record, opened, processes, producing, reading, until
+from tests.integration.parts import ROOT, Shop, append, as_record, opened, processes, producing, reading, until, working
 
 OLD: Final = """
 segments:
@@ -169,4 +172,29 @@ async def test_new_rules_come_into_force_under_two_workers_that_run(installation
             passed = {one["address"] for one in topics.json(DECISIONS) if one["reason"] == "backfill"}
             assert {f"user:{who}" for who in people if int(who[4:]) % 3} <= passed
             assert orjson.loads(told.value)["by_hand"] is True
+    await store.close()
+
+
+@pytest.mark.invariant("R28")
+async def test_a_worker_that_cannot_read_the_rules_in_force_ends_and_does_not_start_again(
+    installation: Installation, tmp_path: Path
+) -> None:
+    (tmp_path / "old.yaml").write_text(OLD)
+    shop = await opened(installation, rules=str(tmp_path))
+    store = RedisStore.of(read(shop.env).own)
+    async with working(shop) as worker:
+        before = await store.get_doc(IN_FORCE)
+        told = orjson.loads(before or b"")
+        files = [{"name": "of_tomorrow.yaml", "text": "segments: {it: {of_tomorrow: order}}"}]
+        later = {**told, "number": told["number"] + 1, "hash": "tomorrow", "files": files, "by_hand": True}
+        assert await store.replace_doc(IN_FORCE, before, orjson.dumps(later))
+        with pytest.raises(Fault, match="generation 2 is not for this version"):
+            await asyncio.wait_for(worker.wait(), 30)
+        assert worker.rules.number == 1, "it never went by them"
+    again = LiveWorker(read(shop.env))
+    try:
+        with pytest.raises(BadDocument, match="unknown operator 'of_tomorrow'"):
+            await again.start()
+    finally:
+        await again.stop()
     await store.close()
