@@ -147,7 +147,11 @@ def _ever(asked: _Asked, scope: Scope) -> Measured:
         found = read(profile.aggs.get(agg))
         return NO if found is None else always(test(found))
 
-    return Measured(judge_ever, agg_reads(agg), asked.text, value)
+    def entries(profile: Profile, now_ms: int) -> tuple[list[tuple[int, Any]], int]:
+        return _kept_times(asked, profile.aggs.get(agg)), FOREVER
+
+    events = _times_told(entries, asked.told_as) if asked.name in ("first", "last") else None
+    return Measured(judge_ever, agg_reads(agg), asked.text, value, events)
 
 
 def _newest(asked: _Asked, window: Window, scope: Scope) -> Measured:
@@ -195,7 +199,21 @@ def _by_periods(asked: _Asked, window: Window, scope: Scope) -> Measured:
     def until(profile: Profile, now_ms: int) -> int:
         return next((turn_ms for turn_ms, _ in look(profile, profile.aggs.get(agg), now_ms)[1]), FOREVER)
 
-    return Measured(judge, agg_reads(agg) | window.reads, asked.text, value, None, until)
+    def entries(profile: Profile, now_ms: int) -> tuple[list[tuple[int, Any]], int]:
+        return _kept_times(asked, look(profile, profile.aggs.get(agg), now_ms)[0]), FOREVER
+
+    # Of a plain count nothing but the number is kept: nothing can be told of when.
+    events = _times_told(entries, asked.told_as) if asked.name != "times" and asked.name not in _TOTALS else None
+    return Measured(judge, agg_reads(agg) | window.reads, asked.text, value, events, until)
+
+
+def _kept_times(asked: _Asked, state: Any) -> list[tuple[int, Any]]:
+    """When it happened, and the values, ascending, as far as the plain statistic of a measure keeps it."""
+    if not state:
+        return []
+    if asked.name in ("first", "last"):
+        return [(state[0], state[1])]
+    return sorted((at_ms, str(value)) for value, at_ms in state.items())
 
 
 def _by_stretches(asked: _Asked, window: Window, step_ms: int, scope: Scope) -> Measured:

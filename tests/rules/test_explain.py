@@ -532,3 +532,27 @@ def test_as_of_an_instant_before_the_last_input_is_as_of_that() -> None:
     life = Life(SHOP)
     bought(life, START_MS, "o1", 10)
     assert as_of(life.profile, SHOP, START_MS - DAY_MS).seen_ms == START_MS
+
+
+@pytest.mark.mechanic("D3")
+def test_what_is_kept_of_a_past_period_is_named_and_of_a_plain_count_only_the_number() -> None:
+    rulebook = rules_of(
+        """
+        segments:
+          it:
+            all:
+              - {did: product_viewed, window: {calendar: this_month}, distinct: {field: product_id, gte: 2}}
+              - {did: product_viewed, window: {calendar: last_month}, distinct: {field: product_id, gte: 2}}
+              - {did: product_viewed, last: {field: product_id, eq: drill}}
+              - {did: product_viewed, window: {calendar: last_month}, times: {gte: 1}}
+        """
+    )
+    life = Life(rulebook)
+    life.event("Product Viewed", START_MS, product_id="saw")
+    life.event("Product Viewed", START_MS + MINUTE_MS, product_id="drill")
+    told = explain(life.profile, "it", rulebook, START_MS + 31 * DAY_MS)
+    _, viewed, last, count = told["rule"]["children"]
+    drill, saw = ({"at": iso(START_MS + n * MINUTE_MS), "product_id": one} for n, one in ((1, "drill"), (0, "saw")))
+    assert viewed["events"] == [drill, saw]
+    assert last["events"] == [drill]
+    assert (count["value"], count["events"]) == (2, [])
