@@ -3,10 +3,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 # Many tests wait for timeouts and elections: three at a time fill two cores. JOBS=0 runs one after the other.
 JOBS ?= 3
+# The tests start hundreds of processes: each reads what the first has compiled to bytecode.
+unexport PYTHONDONTWRITEBYTECODE
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 STAMP := .venv/.made-from-lock
 
-.PHONY: env run test test-kafka faults accounts overload soak fuzz check bench examples secrets lock clean
+.PHONY: env run test test-kafka compiled test-compiled faults accounts overload soak fuzz check bench examples secrets lock clean
 .DELETE_ON_ERROR:
 
 env: $(STAMP)
@@ -29,6 +31,14 @@ test: env
 test-kafka: env
 	$(PYTEST) --real tests/parts $(wildcard tests/contracts tests/integration tests/deploy tests/faults)
 	$(PYTEST) --real -m kafka tests/connectors
+
+# The core as machine code (docs/decisions/0173), and the core's tests on it. Wants a C compiler.
+COMPILED := .cache/compiled
+compiled: env
+	$(BIN)/python deploy/compiled.py $(COMPILED)
+
+test-compiled: compiled
+	PYTHONPATH=$(COMPILED):. $(BIN)/python -P -m pytest --import-mode=append -n $(JOBS) tests/profiles tests/rules tests/laws tests/scenarios tests/stream
 
 # Fault runs with real processes at their full size, a line each; FAULTS="F1 F3" and SEED=7 choose.
 SEED ?= 42
