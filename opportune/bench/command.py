@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 from opportune.bench import core, job, reads, scale
 from opportune.bench.job import Stretch
 from opportune.bench.shop import Load
+from rules import changes
 
 SEED: Final = 42
 
@@ -58,7 +59,8 @@ def main(
         return 2
     wanted = SIZES[size]
     costs, digest = core.measure(Load(SEED, wanted.core_events), wanted.others)
-    say(f"core, CPU time a call (seed {SEED}, {wanted.core_events:,} events, digest {digest})")
+    made = "plain Python" if changes.__file__.endswith(".py") else "compiled"
+    say(f"core, {made}, CPU time a call (seed {SEED}, {wanted.core_events:,} events, digest {digest})")
     for cost in costs:
         say(f"  {cost.name:<28} {cost.us:8.2f} µs   {cost.said}")
     say("answers of the API over HTTP, one after another, who asks on the same core")
