@@ -181,6 +181,37 @@ class Instance:
         self.context: dict[str, Any] = {}
 
 
+ATTRIBUTES: Final = (
+    "address",
+    "aggs",
+    "carts",
+    "consents",
+    "dirty",
+    "entries",
+    "erased_ms",
+    "facts",
+    "first_seen_ms",
+    "folds",
+    "forward",
+    "held",
+    "interest",
+    "link",
+    "links",
+    "members",
+    "orders",
+    "ordinal",
+    "ring",
+    "runs",
+    "seen_ms",
+    "sent",
+    "session",
+    "swept",
+    "timers",
+    "traits",
+)
+"""What a ``Profile`` consists of."""
+
+
 class Profile:
     """The live profile of an address, or a forwarder to another.
 
@@ -211,34 +242,7 @@ class Profile:
         folds: order folds, made when asked for (not stored).
     """
 
-    __slots__ = (
-        "address",
-        "aggs",
-        "carts",
-        "consents",
-        "dirty",
-        "entries",
-        "erased_ms",
-        "facts",
-        "first_seen_ms",
-        "folds",
-        "forward",
-        "held",
-        "interest",
-        "link",
-        "links",
-        "members",
-        "orders",
-        "ordinal",
-        "ring",
-        "runs",
-        "seen_ms",
-        "sent",
-        "session",
-        "swept",
-        "timers",
-        "traits",
-    )
+    __slots__ = ATTRIBUTES
 
     def __init__(self, address: str) -> None:
         self.address = address

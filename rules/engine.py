@@ -60,15 +60,17 @@ _OUTLIVED: Final = (LINK, ABSORB, EDIT, MERGE)  # older than an erasure they say
 
 
 class Stuck(Exception):
-    """Not the input failed, but what the profile had kept and that came first; the cause says how.
+    """Not the input failed, but what the profile had kept and that came first.
 
     Attributes:
         kept: what; to be handed to ``step`` with the same input again, in ``without``.
+        error: how.
     """
 
-    def __init__(self, kept: Kept) -> None:
+    def __init__(self, kept: Kept, error: Exception) -> None:
         super().__init__(kept[0])
         self.kept = kept
+        self.error = error
 
 
 def step(
@@ -110,7 +112,7 @@ def step(
     except Exception as error:
         if not turn.kept:
             raise
-        raise Stuck(turn.kept) from error
+        raise Stuck(turn.kept, error) from error
     if rulebook.interests and turn.is_moved:
         # Whatever became of the profile (left, merged, parted, erased): the index knows what it knew before.
         after = interesting(rulebook.interests, profile)

@@ -46,7 +46,7 @@ def measured(name: str, node: Node, source: Source, scope: Scope) -> Measured:
     """Compile one measure of a source: ``times: {gte: 5}``, ``sum: {field: total, gte: 1000}``."""
     field_node = node.get("field") if node.is_map() else None
     field = field_node.text() if field_node is not None else ""
-    if name in ("distinct", *OF_NUMBERS) and not field:
+    if (name == "distinct" or name in OF_NUMBERS) and not field:
         node.wrong(f"{name}: 'field' is missing")
     if source.is_order:
         return of_orders(name, node, field, source, scope)
@@ -102,7 +102,7 @@ def _of_events(name: str, node: Node, field: str, source: Source, scope: Scope) 
         return _newest(asked, window, scope)
     if window.periods is not None and not source.resolution_ms:
         return _by_periods(asked, window, scope)
-    if name in ("times", *_TOTALS) and (window.length is not None or window.spans is not None):
+    if (name == "times" or name in _TOTALS) and (window.length is not None or window.spans is not None):
         return _by_stretches(asked, window, source.resolution_ms, scope)
     whose = " in the customer's zone" if window.own else ""
     node.wrong(

@@ -16,7 +16,7 @@ from profiles.codec import decode, encode
 from profiles.errors import BadInput
 from profiles.ids import PERSONAL, digest64, digest_of, kind_of, small_id, strength
 from profiles.moments import FOREVER, iso
-from profiles.state import FACTS, Profile
+from profiles.state import ATTRIBUTES, FACTS, Profile
 from profiles.undo import Undo, pack_parting, read_parting
 from profiles.wire import (
     ABSORB,
@@ -461,7 +461,7 @@ class Persons(Waiting):
         told, self.looks = published.told(p, self.rb.published), self.rb.published_by
         if p.forward and self.rb.published:
             self.looks = -1
-        for name in Profile.__slots__:
+        for name in ATTRIBUTES:
             setattr(p, name, getattr(other, name))
         p.ordinal, p.erased_ms, p.seen_ms = ordinal, max(erased_ms, p.erased_ms), max(now_ms, p.seen_ms)
         for segment in self.rb.segments:

@@ -141,9 +141,10 @@ class Rulebook:
     _readers_of: dict[int, int] = field(init=False)
     _work: dict[int, int] = field(init=False, default_factory=dict)
     _turns: dict[int, tuple[tuple[int, Judge, int], ...]] = field(init=False, default_factory=dict)
-    _at_birth: int | None = field(init=False, default=None)
+    _at_birth: int | None = field(init=False)
 
     def __post_init__(self) -> None:
+        self._at_birth = None
         self.place = {segment.id: i for i, segment in enumerate(self.segments)}
         self.static = {segment.name: i for i, segment in enumerate(self.segments) if segment.is_static}
         self.everything = (1 << len(self.segments)) - 1

@@ -448,7 +448,7 @@ def of_orders(name: str, node: Node, field: str, source: Source, scope: Scope) -
         field = order_field(name, field, node) if field else field
         entries = order_entries(source, field, scope.currency)
         measure = measure_named(name)
-    money = scope.currency if field in ORDER_MONEY and name in (*OF_NUMBERS, "first", "last") else ""
+    money = scope.currency if field in ORDER_MONEY and (name in OF_NUMBERS or name in ("first", "last")) else ""
     if field == MARGIN and source.per_item:
         node.wrong("margin: that of whole orders is known, not of their lines; without `per: item`")
     test, text = test_of(name, node, money)

@@ -117,7 +117,7 @@ def built_in(scope: Scope, cart_idle: Duration) -> dict[str, Reader]:
 def on_demand(path: str, scope: Scope) -> dict[str, Reader]:
     """Traits that every profile could have, and has if a rule names one: touches, and what became of messages."""
     root, _, part = path.partition(".")
-    if part in (*PARTS, "at") and root in ("first_touch", "last_touch"):
+    if (part == "at" or part in PARTS) and root in ("first_touch", "last_touch"):
         return touch(root, scope, last=root == "last_touch")
     if part in PARTS and root == "session":
         return touch(root, scope, last=True, in_visit=True)

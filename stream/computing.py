@@ -756,8 +756,7 @@ class Computing:
             without = tuple(one.kept for one in stuck)
             self._restore(held)
             if error.kept[0] == SEGMENT and not is_broken(held.profile, error.kept[1], self.rulebook):
-                assert isinstance(error.__cause__, Exception)
-                return error.__cause__
+                return error.error
             try:
                 out = self._step(held, given, gate_ms, without)
             except Exception as another:
@@ -775,11 +774,11 @@ class Computing:
         """Tell of a segment that cannot be judged for somebody, who stays in it or out of it."""
         name = self.rulebook.segments[self.rulebook.place[stuck.kept[1]]].name
         metrics.UNJUDGED.labels(name).inc()
-        log.error("segment %s cannot be judged for a profile: %s", name, type(stuck.__cause__).__name__)
+        log.error("segment %s cannot be judged for a profile: %s", name, type(stuck.error).__name__)
 
     def _set_aside(self, held: Held, stuck: Stuck) -> None:
         """Keep as a dead letter what a profile had kept for later, and goes on without."""
-        cause = stuck.__cause__
+        cause = stuck.error
         shard = self.shards[held.shard]
         reason, detail = (cause.reason, str(cause)) if isinstance(cause, BadInput) else ("bug", type(cause).__name__)
         topic, original = content(stuck.kept, self.rulebook)

@@ -25,6 +25,7 @@ _YEAR_MS = 365 * DAY_MS
 QUANTILE = "quantile"
 _NUMBERS = ("number", "money", "span")
 _DATES = ("before", "after")
+_BESIDE = (*_AGES, _NEXT, _ANNIVERSARY, *_DATES, QUANTILE, "exists", "missing")
 _OPS = (
     *NUMERIC,
     "contains",
@@ -109,11 +110,7 @@ def _judge(node: Node, reader: Reader, scope: Scope) -> tuple[Judge, str, Reads]
         if operand is not None:
             judges.append(_there(reader, operand.truth() == (op == "exists")))
             texts.append(op)
-    rest = {
-        key: one
-        for key, one in node.items()
-        if key != "trait" and key not in (*_AGES, _NEXT, _ANNIVERSARY, *_DATES, QUANTILE, "exists", "missing")
-    }
+    rest = {key: one for key, one in node.items() if key != "trait" and key not in _BESIDE}
     if rest:
         part = Node(rest, node.file, node.line, node.where, node.mistakes)
         if reader.kind in _NUMBERS:

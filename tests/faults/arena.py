@@ -31,7 +31,7 @@ from opportune.parts import free_port
 from opportune.topics import PARTITIONS
 from profiles import carts
 from profiles.ids import SHARDS
-from profiles.state import Profile
+from profiles.state import ATTRIBUTES, Profile
 from profiles.wire import DEAD_LETTERS, DECISIONS, EVENT_TOPICS, INPUT_TOPICS, SEGMENT_CHANGES, Record
 from rules.outcome import Step
 from stream.history import History
@@ -404,7 +404,7 @@ def _events(topics: Topics) -> list[dict[str, Any]]:
 
 
 def _fields(profile: Profile) -> dict[str, Any]:
-    return {name: _plain(getattr(profile, name)) for name in Profile.__slots__ if name not in UNSTORED}
+    return {name: _plain(getattr(profile, name)) for name in ATTRIBUTES if name not in UNSTORED}
 
 
 def _weight(profile: Profile) -> int:

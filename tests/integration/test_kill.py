@@ -24,7 +24,7 @@ import pytest
 from opportune import parts
 from profiles.codec import decode
 from profiles.ids import SHARDS
-from profiles.state import Profile
+from profiles.state import ATTRIBUTES
 from profiles.wire import DEAD_LETTERS, DECISIONS, INPUT_TOPICS, SEGMENT_CHANGES, Record
 from tests.conftest import Installation
 from tests.integration.live import live
@@ -181,7 +181,7 @@ async def outcome(topics: Topics) -> Outcome:
         profile = decode(address, blob)
         profiles[address] = {
             name: _plain(getattr(profile, name))
-            for name in Profile.__slots__
+            for name in ATTRIBUTES
             # In which order a shard met its profiles is nobody's business; the others are not stored.
             if name not in ("ordinal", "dirty", "folds")
         }

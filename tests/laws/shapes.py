@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from profiles.state import Profile
+from profiles.state import ATTRIBUTES, Profile
 
-KEPT: Final = tuple(name for name in Profile.__slots__ if name not in ("dirty", "facts", "folds"))
+KEPT: Final = tuple(name for name in ATTRIBUTES if name not in ("dirty", "facts", "folds"))
 """Everything that is stored."""
 
 

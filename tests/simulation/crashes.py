@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from profiles.codec import decode
+from profiles.state import ATTRIBUTES
 from profiles.taxonomy import canonical, resolve
 from profiles.wire import Event
 from tests.simulation.net import FAIR
@@ -108,7 +109,7 @@ def _difference(address: str, calm: Outcome, done: Outcome) -> str:
     if one is None or two is None:
         return f"{address} is there in one run only"
     a, b = decode(address, one), decode(address, two)
-    names = [name for name in a.__slots__ if name not in ("folds", "dirty")]
+    names = [name for name in ATTRIBUTES if name not in ("folds", "dirty")]
     return f"{address}: " + "; ".join(
         f"{name} {getattr(a, name)!r} <> {getattr(b, name)!r}" for name in names if getattr(a, name) != getattr(b, name)
     )
