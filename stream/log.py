@@ -58,7 +58,7 @@ class _Ticket:
         if not self.missing and not self.done.done():
             self.done.set_result(None)
 
-    def failed(self, error: OSError) -> None:
+    def failed(self, error: Exception) -> None:
         if not self.done.done():
             self.done.set_exception(error)
 
@@ -161,27 +161,15 @@ class KafkaLog:
         """Send a lane's batches one after the other until nothing waits."""
         waiting = lane.waiting
         while waiting:
-            batch = self._producer.create_batch()
-            append = batch.append
-            now_ms = wall_ms() if place[0].startswith(TRIGGERS_PREFIX) else 0
             taken: dict[_Ticket, int] = {}
-            while waiting:
-                key, value, _ = waiting[0]
-                headers = _lateness(value, now_ms) if now_ms else []
-                # A batch takes its first record whatever its size; the broker judges.
-                if append(timestamp=None, key=key, value=value, headers=headers) is None:
-                    break
-                ticket = waiting.popleft()[2]
-                taken[ticket] = taken.get(ticket, 0) + 1
-            batch.close()
-            assert taken, f"{place}: a record that no batch takes"
             try:
-                sent = await self._producer.send_batch(batch, place[0], partition=place[1])
-                await sent
-            except (KafkaError, AssertionError) as error:
+                await self._send(place, waiting, taken)
+            except Exception as error:
+                failed = error
                 # aiokafka asserts that a partition exists.
-                failed = OSError(f"{place[0]}/{place[1]}: records were not taken: {type(error).__name__}")
-                failed.__cause__ = error
+                if isinstance(error, (KafkaError, AssertionError)):
+                    failed = OSError(f"{place[0]}/{place[1]}: records were not taken: {type(error).__name__}")
+                    failed.__cause__ = error
                 for _, _, ticket in waiting:
                     taken.setdefault(ticket, 0)
                 waiting.clear()
@@ -192,3 +180,24 @@ class KafkaLog:
                 for ticket, count in taken.items():
                     ticket.acknowledged(count)
         lane.task = None
+
+    async def _send(
+        self, place: Place, waiting: deque[tuple[bytes, bytes, _Ticket]], taken: dict[_Ticket, int]
+    ) -> None:
+        """Send a batch of what waits; count the records of each ticket in it into ``taken`` as they leave ``waiting``."""
+        batch = self._producer.create_batch()
+        append = batch.append
+        now_ms = wall_ms() if place[0].startswith(TRIGGERS_PREFIX) else 0
+        while waiting:
+            key, value, _ = waiting[0]
+            headers = _lateness(value, now_ms) if now_ms else []
+            # A batch takes its first record whatever its size; the broker judges.
+            if append(timestamp=None, key=key, value=value, headers=headers) is None:
+                break
+            ticket = waiting.popleft()[2]
+            taken[ticket] = taken.get(ticket, 0) + 1
+        batch.close()
+        if not taken:
+            raise RuntimeError(f"{place}: a record that no batch takes")
+        sent = await self._producer.send_batch(batch, place[0], partition=place[1])
+        await sent

@@ -561,6 +561,23 @@ async def test_a_trigger_record_says_beside_its_bytes_when_it_was_published_and_
         assert int(headers["late_ms"]) == published_ms - at_ms
 
 
+@pytest.mark.invariant("R8")
+async def test_whoever_publishes_what_cannot_be_sent_is_told_and_the_next_is_sent(settings: Settings) -> None:
+    topic = trigger_topic("it")
+    log = KafkaLog(settings.own)
+    await log.start()
+    try:
+        with pytest.raises(ValueError, match="ISO 8601"):
+            async with asyncio.timeout(60):
+                await log.publish(
+                    [Record(topic, "user:1", b'{"at":1,"at":"no time at all"}'), Record(PAGE_VIEWS, "u", b"x")]
+                )
+        async with asyncio.timeout(60):
+            await log.publish([Record(topic, "user:1", b"{}")])
+    finally:
+        await log.stop()
+
+
 @pytest.mark.invariant("R27")
 async def test_a_broker_that_is_gone_is_an_os_error(fresh_broker: parts.Server, settings: Settings) -> None:
     fresh_broker.kill()
