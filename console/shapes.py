@@ -108,14 +108,21 @@ class Said(Shape):
     source: str
 
 
-class Consent(Shape):
+class ConsentStated(Shape):
+    """What the person agreed to or refused at an instant, and the text that was shown."""
+
+    state: str | None = Field(description="granted or denied; null where it was taken back by hand.")
+    at: str
+    source: str
+    text: str | None = Field(description="Which version of the text was shown, where that was told.")
+
+
+class Consent(ConsentStated):
     """What the person agreed to or refused."""
 
     channel: str
     topic: str = Field(description="`*` is every topic of the channel.")
-    state: str
-    at: str
-    source: str
+    before: list[ConsentStated] = Field(description="What was stated before, newest first: the last nine.")
 
 
 class CartShown(Shape):

@@ -8,7 +8,7 @@ A part that is empty costs no byte: ``flags`` says which follow.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import accumulate
 from struct import pack, unpack
 from typing import Any, Final
@@ -17,7 +17,7 @@ import msgpack
 
 from profiles.state import Cart, Consent, Instance, Line, Order, Profile, Refund, Sent, Session, Trait
 
-VERSION: Final = 5
+VERSION: Final = 6
 
 _pack: Callable[[Any], bytes] = msgpack.Packer(autoreset=True).pack
 _unpack = msgpack.unpackb
@@ -33,6 +33,7 @@ UPGRADES: Final[dict[int, Callable[[list[Any]], list[Any]]]] = {
     2: lambda fields: [3, *fields[1:]],  # 3 may hold ``interest``.
     3: lambda fields: [4, *fields[1:]],  # 4 may hold letters that went out.
     4: lambda fields: [5, *fields[1:]],  # 5 may hold ``swept``.
+    5: lambda fields: [6, *fields[1:]],  # 6 may hold what was stated of a consent before.
 }
 """Version n -> the fields of version n + 1, from the fields of n."""
 
@@ -74,7 +75,7 @@ def encode(profile: Profile) -> bytes:
         add(p.traits)
     if p.consents:
         flags |= _CONSENTS
-        add(p.consents)
+        add({name: said if said.before else said[:4] for name, said in p.consents.items()})
     if p.aggs:
         flags |= _AGGS
         add(p.aggs)
@@ -153,7 +154,7 @@ def _decode(address: str, fields: list[Any]) -> Profile:
     if flags & _TRAITS:
         p.traits = {name: Trait(*trait) for name, trait in next(parts).items()}
     if flags & _CONSENTS:
-        p.consents = {name: Consent(*trait) for name, trait in next(parts).items()}
+        p.consents = {name: _to_consent(*row) for name, row in next(parts).items()}
     if flags & _AGGS:
         p.aggs = next(parts)
     if flags & _ORDERS:
@@ -189,6 +190,13 @@ def _decode(address: str, fields: list[Any]) -> Profile:
     if next(parts, parts) is not parts:
         raise ValueError("more parts than its flags name")
     return p
+
+
+def _to_consent(value: Any, at_ms: int, source: str, text: str = "", before: Iterable[Iterable[Any]] = ()) -> Consent:
+    earlier: list[tuple[Any, int, str, str]] = []
+    for said, said_ms, by, shown in before:
+        earlier.append((said, said_ms, by, shown))
+    return Consent(value, at_ms, source, text, tuple(earlier))
 
 
 def _from_order(order_id: str, order: Order) -> tuple[Any, ...]:

@@ -1,6 +1,11 @@
-"""Consent per channel and topic, as events state it; ``*`` is every topic of a channel."""
+"""Consent per channel and topic, as events state it; ``*`` is every topic of a channel.
+
+The newest statement stands; those before it are kept with it, for who has to show later what was agreed to, when and how.
+"""
 
 from __future__ import annotations
+
+from typing import Any
 
 from profiles.people import newer
 from profiles.state import CONSENTS, Consent, Profile
@@ -10,6 +15,8 @@ GRANTED = "granted"
 DENIED = "denied"
 TEXT_CHARS_MAX = 40
 """Of the version of the text that was shown: a name, no text."""
+BEFORE_MAX = 9
+"""Statements kept beside the one that stands, of each channel and topic."""
 
 
 def changed(profile: Profile, event: Event) -> None:
@@ -55,6 +62,31 @@ def _put(profile: Profile, channel: str, topic: str, state: str, event: Event, t
     name = f"{channel}:{topic}"
     said = Consent(state, event.at_ms, event.source, text)
     known = profile.consents.get(name)
+    profile.consents[name] = said if known is None else _together(said, known)
     if known is None or newer(said, known):
-        profile.consents[name] = said
         profile.dirty |= CONSENTS
+
+
+def joined(a: dict[str, Consent], b: dict[str, Consent]) -> dict[str, Consent]:
+    """The consents of two profiles that are one person."""
+    both = dict(a)
+    for name, said in b.items():
+        known = both.get(name)
+        both[name] = said if known is None else _together(said, known)
+    return both
+
+
+def after(known: Consent | None, said: Consent) -> Consent:
+    """A statement that stands from now on, whatever was stated."""
+    return said if known is None else said._replace(before=(known[:4], *known.before)[:BEFORE_MAX])
+
+
+def _together(a: Consent, b: Consent) -> Consent:
+    """All that was stated there and here; the newest stands."""
+    words = sorted({a[:4], *a.before, b[:4], *b.before}, key=_order, reverse=True)
+    return Consent(*words[0], tuple(words[1 : BEFORE_MAX + 1]))
+
+
+def _order(word: tuple[Any, int, str, str]) -> tuple[int, str, str, str]:
+    value, at_ms, source, text = word
+    return at_ms, source, repr(value), text

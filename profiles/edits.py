@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import orjson
 
-from profiles import people
+from profiles import consent, people
 from profiles.errors import BadInput
 from profiles.state import CONSENTS, TRAITS, TRAITS_MAX, Consent, Profile, Trait
 
@@ -131,7 +131,8 @@ def edited(profile: Profile, edit: Edit, at_ms: int) -> dict[str, list[str]]:
         stated = people.instant_of(value) if name == people.REGISTERED_AT else value
         done[_state(profile.traits, name, Trait(stated, at_ms, source), what)].append(name)
     for name, state in edit.consents.items():
-        done[_state(profile.consents, name, Consent(state, at_ms, source), "consents")].append(name)
+        statement = consent.after(profile.consents.get(name), Consent(state, at_ms, source))
+        done[_state(profile.consents, name, statement, "consents")].append(name)
     if done["set"] or done["unset"]:
         profile.dirty |= TRAITS
     if done["consents"]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from profiles import carts, orders, people, sessions
+from profiles import carts, consent, orders, people, sessions
 from profiles.ids import kind_of, strength
 from profiles.state import LINKS_MAX, RING_MAX, SENT_MAX, Instance, Profile
 from profiles.wire import Event
@@ -49,7 +49,7 @@ def absorbed(profile: Profile, other: Profile, merges: Merges, rank: people.Rank
     profile.seen_ms = max(profile.seen_ms, other.seen_ms)
     profile.ring = _ring(profile.ring, other.ring)
     profile.traits = people.joined(profile.traits, other.traits, rank)
-    profile.consents = people.joined(profile.consents, other.consents)
+    profile.consents = consent.joined(profile.consents, other.consents)
     for agg, state in other.aggs.items():
         mine = profile.aggs.get(agg)
         if mine is None:

@@ -82,7 +82,7 @@ def newer(a: Trait | Consent, b: Trait | Consent) -> bool:
     """Whether statement ``a`` replaces ``b``."""
     if a.at_ms != b.at_ms:
         return a.at_ms > b.at_ms
-    return (a.source, repr(a.value), a[3:]) > (b.source, repr(b.value), b[3:])
+    return (a.source, repr(a.value), a[3:4]) > (b.source, repr(b.value), b[3:4])
 
 
 def _replaces(name: str, a: Trait | Consent, b: Trait | Consent, rank: Rank) -> bool:
@@ -114,7 +114,7 @@ def instant_of(value: Any) -> int | None:
 
 
 def joined(a: dict[str, Said], b: dict[str, Said], rank: Rank = all_alike) -> dict[str, Said]:
-    """The traits, or the consents, of two profiles that are one person; the earliest registration stands."""
+    """The traits of two profiles that are one person; the earliest registration stands."""
     both = dict(a)
     for name, said in b.items():
         known = both.get(name)

@@ -41,12 +41,17 @@ class Trait(NamedTuple):
 
 
 class Consent(NamedTuple):
-    """What somebody allowed or refused: ``granted`` or ``denied``, when, by which source, and which text he was shown."""
+    """What somebody allowed or refused: ``granted`` or ``denied``, when, by which source, and which text he was shown.
+
+    Attributes:
+        before: what was stated before it, newest first: (value, at_ms, source, text) each.
+    """
 
     value: Any
     at_ms: int
     source: str
     text: str = ""
+    before: tuple[tuple[Any, int, str, str], ...] = ()
 
 
 class Line(NamedTuple):

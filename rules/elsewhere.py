@@ -155,7 +155,8 @@ class Elsewhere:
     def _suppress(self, run: Instance, step: Suppress, now_ms: int) -> None:
         """Refuse channels, as the customer could himself; for that it is never too late."""
         for channel in step.channels:
-            self.p.consents[f"{channel}:*"] = Consent(consent.DENIED, now_ms, f"trigger:{run.trigger}")
+            name, said = f"{channel}:*", Consent(consent.DENIED, now_ms, f"trigger:{run.trigger}")
+            self.p.consents[name] = consent.after(self.p.consents.get(name), said)
         self.p.dirty |= CONSENTS
         detail = {"channels": list(step.channels)}
         self._decide(run.trigger, step.step, run.opened_by, run.occasion, None, detail, now_ms, DONE)

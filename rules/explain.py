@@ -19,7 +19,7 @@ from profiles.codec import decode, encode
 from profiles.ids import small_id, strength
 from profiles.moments import FOREVER, iso
 from profiles.money import price_text
-from profiles.state import SESSION, STATUSES, Cart, Instance, Order, Profile, Refund
+from profiles.state import SESSION, STATUSES, Cart, Consent, Instance, Order, Profile, Refund
 from profiles.wire import Wake
 from rules.engine import step
 from rules.projections import Projection
@@ -129,9 +129,7 @@ def describe(profile: Profile, rulebook: Rulebook, now_ms: int) -> dict[str, Any
             if said.value is not None
         },
         "consents": [
-            _consent(name, said.value, said.at_ms, said.source)
-            for name, said in sorted(p.consents.items())
-            if said.value is not None
+            _consent(name, said) for name, said in sorted(p.consents.items()) if said.value is not None or said.before
         ],
         "carts": [_cart(name, cart, rulebook.currency) for name, cart in sorted(p.carts.items(), key=_newest_cart)],
         "session": _session(p),
@@ -206,8 +204,9 @@ def timeline(profile: Profile, rulebook: Rulebook, now_ms: int) -> list[dict[str
             add(said.at_ms, "said", name, trait=name, value=_said(name, said.value, rulebook), source=said.source)
     for name, word in p.consents.items():
         channel, _, topic = name.partition(":")
-        if word.value is not None:
-            add(word.at_ms, "consent", name, channel=channel, topic=topic, state=word.value, source=word.source)
+        for state, at_ms, source, _ in (word[:4], *word.before):
+            if state is not None:
+                add(at_ms, "consent", name, channel=channel, topic=topic, state=state, source=source)
     for segment in rulebook.segments:
         if segment.id in p.members and segment.id not in present.unrecorded:
             add(p.members[segment.id], "entered", segment.name, segment=segment.name)
@@ -374,9 +373,13 @@ def _said(name: str, value: Any, rulebook: Rulebook) -> Any:
     return plain(shown(value, reader.kind if reader is not None else "any", rulebook.currency))
 
 
-def _consent(name: str, state: str, at_ms: int, source: str) -> dict[str, Any]:
+def _consent(name: str, said: Consent) -> dict[str, Any]:
     channel, _, topic = name.partition(":")
-    return {"channel": channel, "topic": topic, "state": state, "at": iso(at_ms), "source": source}
+    words = [
+        {"state": state, "at": iso(at_ms), "source": source, "text": text or None}
+        for state, at_ms, source, text in (said[:4], *said.before)
+    ]
+    return {"channel": channel, "topic": topic, **words[0], "before": words[1:]}
 
 
 def _newest_cart(item: tuple[str, Cart]) -> tuple[int, str]:

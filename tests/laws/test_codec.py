@@ -64,7 +64,7 @@ def full_profile() -> Profile:
     p.ordinal, p.seen_ms, p.first_seen_ms, p.forward, p.link = 7, 1_700_000_000_000, 5, "user:2", (3, "m")
     p.links, p.ring = {"anon:a": (1, "x")}, {2**64 - 1: 10, 5: 10, 6: 99}
     p.traits = {"gender": Trait("f", 1, "web"), "tags": Trait(["a", 1, 2.5, True], 2, "web")}
-    p.consents = {"email:*": Consent("granted", 1, "web")}
+    p.consents = {"email:*": Consent("granted", 1, "web", "", (("denied", 0, "app", "v1"),))}
     p.aggs = {1: 5, 2: [1, 2], 3: {"a": 1}, 4: {0: [1, 2, 3, 4]}, 5: [7, "x"], 2**32 - 1: [[1, "p", {"name": "é"}]]}
     order = p.orders["o"] = Order()
     order.statuses, order.told_ms, order.currency, order.total_minor, order.rate_e6 = {"paid": 1}, 2, "USD", 300, 9
@@ -81,6 +81,13 @@ def full_profile() -> Profile:
     p.erased_ms, p.interest, p.swept = 3, ["mug"], 2
     p.sent = [Sent(8, "t", "k", "1", ADDRESS, "occasion", 5)]
     return p
+
+
+def before_6() -> Profile:
+    """The same, as no version before 6 could hold more: nothing is known of what was stated before a consent."""
+    profile = full_profile()
+    profile.consents = {name: said._replace(before=()) for name, said in profile.consents.items()}
+    return profile
 
 
 VERSION_1: Final = bytes.fromhex(
@@ -111,24 +118,31 @@ VERSION_2: Final = bytes.fromhex(
 def test_a_profile_that_version_2_wrote_is_read_as_it_was() -> None:
     found = decode(ADDRESS, VERSION_2)
     later = ("interest", "sent", "swept")
-    assert profile_shape(found, *later) == profile_shape(full_profile(), *later)
+    assert profile_shape(found, *later) == profile_shape(before_6(), *later)
     assert (found.interest, found.sent, found.swept) == ([], [], 0)
 
 
 def test_a_profile_that_version_1_wrote_is_read_as_it_was() -> None:
     later = ("erased_ms", "interest", "sent", "swept")
     found = decode(ADDRESS, VERSION_1)
-    assert profile_shape(found, *later) == profile_shape(full_profile(), *later)
+    assert profile_shape(found, *later) == profile_shape(before_6(), *later)
     assert (found.erased_ms, found.interest, found.sent, found.swept) == (0, [], [], 0)
 
 
 def test_a_profile_that_version_4_wrote_is_read_as_it_was() -> None:
-    wanted = full_profile()
+    wanted = before_6()
     wanted.swept = 0
     blob = encode(wanted)
-    version_4 = blob.replace(b"\x05", b"\x04", 1)  # The first of its fields: else they are alike.
-    assert (version_4 != blob, blob.index(b"\x05")) == (True, 3)
+    version_4 = blob.replace(b"\x06", b"\x04", 1)  # The first of its fields: else they are alike.
+    assert (version_4 != blob, blob.index(b"\x06")) == (True, 3)
     assert profile_shape(decode(ADDRESS, version_4)) == profile_shape(wanted)
+
+
+def test_a_profile_that_version_5_wrote_is_read_as_it_was() -> None:
+    blob = encode(before_6())
+    version_5 = blob.replace(b"\x06", b"\x05", 1)
+    assert (version_5 != blob, blob.index(b"\x06")) == (True, 3)
+    assert profile_shape(decode(ADDRESS, version_5)) == profile_shape(before_6())
 
 
 def test_every_part_of_a_profile_is_kept() -> None:
@@ -176,7 +190,7 @@ def test_a_damaged_blob_is_refused_or_read_but_never_breaks_the_reader(data: st.
 
 
 @pytest.mark.parametrize(
-    "fields", [[], [6, 0, 0, -1, 0], [0, 0, 0, -1, 0], ["1", 0, 0, -1, 0], [1], [1, 0, 0, -1, 1], {1: 2}]
+    "fields", [[], [7, 0, 0, -1, 0], [0, 0, 0, -1, 0], ["1", 0, 0, -1, 0], [1], [1, 0, 0, -1, 1], {1: 2}]
 )
 def test_what_is_of_no_version_we_know_is_refused(fields: Any) -> None:
     with pytest.raises(BadBlob):
@@ -191,10 +205,10 @@ def test_an_older_version_is_upgraded_step_by_step(monkeypatch: pytest.MonkeyPat
         steps.append(fields[0])
         return [fields[0] + 1, *fields[1:]]
 
-    monkeypatch.setattr(codec, "VERSION", 7)
-    monkeypatch.setattr(codec, "UPGRADES", {5: upgrade, 6: upgrade})
+    monkeypatch.setattr(codec, "VERSION", 8)
+    monkeypatch.setattr(codec, "UPGRADES", {6: upgrade, 7: upgrade})
     assert profile_shape(decode(ADDRESS, old)) == profile_shape(full_profile())
-    assert steps == [5, 6]
+    assert steps == [6, 7]
 
 
 @pytest.mark.invariant("R26")

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from profiles import orders, people
+from profiles import consent, orders, people
 from profiles.codec import encode
 from profiles.ids import digest64
 from profiles.state import Profile
@@ -120,7 +120,7 @@ def joined(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
     a, b = deepcopy(a), deepcopy(b)
     return {
         "traits": people.joined(a["traits"], b["traits"]),
-        "consents": people.joined(a["consents"], b["consents"]),
+        "consents": consent.joined(a["consents"], b["consents"]),
         "orders": orders.joined(a["orders"], b["orders"]),
     }
 

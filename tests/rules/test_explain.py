@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from profiles.codec import decode, encode
+from profiles.edits import Edit, edited
 from profiles.ids import small_id
 from profiles.moments import DAY_MS, HOUR_MS, MINUTE_MS, iso, parse_instant
 from profiles.state import Profile
@@ -339,6 +340,41 @@ def test_an_unknown_segment_is_a_key_error() -> None:
         explain(Profile("user:ana"), "nobody", SHOP, START_MS)
 
 
+@pytest.mark.mechanic("M82")
+def test_every_word_on_a_consent_is_told_with_its_instant_source_and_text() -> None:
+    life = Life(SHOP)
+    chosen: dict[str, Any] = {"channel": "email", "topic": "sale"}
+    life.event("Consent Changed", START_MS, **chosen, state="granted", text_version="v3", source="checkout")
+    life.event("Unsubscribed", START_MS + 2 * DAY_MS, **chosen)
+    life.event("Consent Changed", START_MS + DAY_MS, **chosen, state="granted", text_version="v4")  # Told late.
+    edited(life.profile, Edit("ana", "by telephone", {}, (), {"email:sale": "granted"}), START_MS + 3 * DAY_MS)
+    profile = decode("user:ana", encode(life.profile))
+    (told,) = describe(profile, SHOP, START_MS + 4 * DAY_MS)["consents"]
+    words = [(one["state"], one["at"], one["source"], one["text"]) for one in (told, *told["before"])]
+    assert words == [
+        ("granted", iso(START_MS + 3 * DAY_MS), "edit by ana: by telephone", None),
+        ("denied", iso(START_MS + 2 * DAY_MS), "site", None),
+        ("granted", iso(START_MS + DAY_MS), "site", "v4"),
+        ("granted", iso(START_MS), "site", "v3"),
+    ]
+    lived = timeline(profile, SHOP, START_MS + 4 * DAY_MS)
+    shown = [(one["state"], one["at"]) for one in lived if one["what"] == "consent"]
+    assert sorted(shown) == sorted((state, at) for state, at, _, _ in words)
+
+
+@pytest.mark.mechanic("M82")
+@pytest.mark.invariant("R26")
+def test_of_the_words_on_a_consent_the_newest_ten_are_kept_in_whatever_order_they_come() -> None:
+    lives = [Life(SHOP), Life(SHOP)]
+    for life, days in zip(lives, (range(14), reversed(range(14))), strict=True):
+        for day in days:
+            state = "denied" if day % 3 else "granted"
+            life.event("Consent Changed", START_MS + day * DAY_MS, channel="email", topic="sale", state=state)
+    one, other = (life.profile.consents["email:sale"] for life in lives)
+    assert one == other
+    assert [at_ms for _, at_ms, _, _ in (one[:4], *one.before)] == [START_MS + day * DAY_MS for day in range(13, 3, -1)]
+
+
 def test_everything_told_is_plain_json_in_an_order_of_its_own() -> None:
     life = full_life()
     now_ms = START_MS + 40 * DAY_MS
@@ -377,7 +413,15 @@ def test_describe_tells_every_part_of_a_profile() -> None:
     assert told["said"]["address.city"] == {"value": "Riga", "at": iso(START_MS), "source": "site"}
     assert told["said"]["registered_at"]["value"] == iso(START_MS + 1)
     assert told["consents"] == [
-        {"channel": "email", "topic": "sale", "state": "granted", "at": iso(START_MS + 2), "source": "site"}
+        {
+            "channel": "email",
+            "topic": "sale",
+            "state": "granted",
+            "at": iso(START_MS + 2),
+            "source": "site",
+            "text": None,
+            "before": [],
+        }
     ]
     (cart,) = told["carts"]
     assert (cart["cart_id"], cart["quantity"], cart["total"]["amount"]) == ("c1", 2, "25.00")
