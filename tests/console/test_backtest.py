@@ -19,8 +19,10 @@ from opportune import backtest
 from opportune.backtest import Asked, Keep, mapping_named
 from profiles.errors import Refused
 from stream.replay import Replayed
+from stream.rulebook import PACKS
 from tests.integration.history import DATA
 from tests.integration.test_cdnow import lapses, purchases
+from tests.opportune.test_cli import said
 
 ROOT = Path(__file__).parents[2]
 CDNOW = Asked([DATA / "CDNOW_sample.txt"], [mapping_named(Path("cdnow"))])
@@ -46,6 +48,19 @@ def test_the_days_of_cdnow_are_those_that_a_plain_reading_of_the_file_gives(cdno
     sent = cdnow.heard.totals()["trigger", "lapsed_buyer"]
     assert dict(sent) == {"emitted": lapses(last_ms)}
     assert cdnow.heard.totals()["trigger", "vip_burns"]["cancelled"] > 0
+
+
+@pytest.mark.mechanic("M9", "D2")
+@pytest.mark.parametrize("pack", sorted(path.name for path in PACKS.iterdir() if path.is_dir()))
+def test_each_pack_runs_over_the_sample_by_one_command(pack: str, tmp_path: Path) -> None:
+    # Three weeks: the base is looked over each day, and more often than generations of what was found are kept.
+    asked = ("--mapping", "cdnow", "--rules", str(PACKS / pack), "--to", "1997-01-22", "--out", str(tmp_path))
+    done = said("backtest", str(CDNOW.paths[0]), *asked)
+    assert (done.returncode, "0 rejected" in done.stdout) == (0, True), done.stderr
+    with (tmp_path / "days.csv").open() as rows:
+        found = {(row["kind"], row["what"]) for row in csv.DictReader(rows)}
+    assert {("segment", "entered"), ("segment", "left")} <= found
+    assert len({path.name for path in tmp_path.iterdir()} & {"days.csv", "days.svg", "figures.md"}) == 3
 
 
 def test_before_from_it_is_learnt_and_not_told_and_from_to_on_nothing_is(cdnow: Replayed[Days]) -> None:
