@@ -138,10 +138,12 @@ async def import_file(
         await log.start()
         arrived = await log.message_ids(mapping.source, state.ends) if state.ends else set()
         state.ends = await log.ends()
-        await asyncio.to_thread(state.write)
         # Reading is work for a thread: the loop keeps the connection to the broker alive, and tells.
         ahead = asyncio.create_task(asyncio.to_thread(reading.take, chunk_events, state.events))
-        while chunk := await _telling(ahead, report, tell):
+        if chunk := await _telling(ahead, report, tell):
+            # Not before: a mapping by which nothing can be published leaves the state of the one that did.
+            await asyncio.to_thread(state.write)
+        while chunk:
             ahead = asyncio.create_task(asyncio.to_thread(reading.take, chunk_events))
             records = [_record(event) for event in chunk if event.message_id not in arrived]
             await publisher.publish(records)
@@ -149,6 +151,7 @@ async def import_file(
             state.events += len(chunk)
             state.ends = await log.ends()
             await asyncio.to_thread(state.write)
+            chunk = await _telling(ahead, report, tell)
         report.complete = not reading.held_back
         report.rejects = reading.rejects.path if reading.rejects.count else None
     finally:

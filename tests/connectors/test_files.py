@@ -838,6 +838,24 @@ async def test_another_mapping_starts_anew_and_a_moved_line_does_not(
     assert (await import_file(shop_file, other, settings(installation), Fixed())).published == 6_919
 
 
+@pytest.mark.parametrize("wrong", ["online_retail", "nothing"])
+async def test_a_try_by_a_mapping_that_publishes_nothing_leaves_the_state(
+    installation: Installation, shop_file: Path, wrong: str
+) -> None:
+    await import_file(shop_file, shipped("cdnow"), settings(installation), Fixed())
+    if wrong == "online_retail":  # A Parquet file's: it does not read the file at all.
+        with pytest.raises(Refused, match="Parquet"):
+            await import_file(shop_file, shipped(wrong), settings(installation), Fixed())
+    else:
+        # It reads every row, and leaves each out: they all lie behind ``until_ms``.
+        text = (MAPPINGS / "cdnow.yaml").read_text().replace("name: cdnow", "name: other")
+        other = read_mapping(text, "cdnow.yaml")
+        report = await import_file(shop_file, other, settings(installation), Fixed(), until_ms=0)
+        assert report.published == 0
+    again = await import_file(shop_file, shipped("cdnow"), settings(installation), Fixed())
+    assert (again.resumed_at, again.published) == (6_919, 0)
+
+
 @pytest.fixture
 def another_broker(is_real: bool, tmp_path: Path) -> Iterator[parts.Server]:
     """A broker beside the installation's."""
