@@ -17,7 +17,7 @@ from rich.panel import Panel
 from rich.table import Table
 
 from profiles.moments import Clock, iso
-from profiles.wire import DECISIONS
+from profiles.wire import DECISIONS, PROFILE_COMMANDS
 from stream.clock import monotonic_ms
 from stream.ports import ProfileStore
 
@@ -125,8 +125,11 @@ def _told(decision: dict[str, Any]) -> str:
 
 
 def _applied() -> float:
-    total = 0.0
-    for metric in REGISTRY.collect():
-        if metric.name == "opportune_events":
-            total += sum(one.value for one in metric.samples if one.name == "opportune_events_total")
-    return total
+    """Events taken so far; what workers and profiles tell one another is none."""
+    return sum(
+        one.value
+        for metric in REGISTRY.collect()
+        if metric.name == "opportune_events"
+        for one in metric.samples
+        if one.name == "opportune_events_total" and one.labels["topic"] != PROFILE_COMMANDS
+    )

@@ -127,6 +127,9 @@ def test_profiles_outlive_a_stop_although_the_broker_forgets(tmp_path: Path) -> 
     with running(tmp_path) as dev:
         view(dev, "one")
         dev.until("the first product", lambda: cart(dev) == {"p-one"}, 30)
+        # What the worker writes for itself when it claims partitions is no event.
+        dev.until("a count of events", lambda: re.search(r"  [1-9]\d* events", dev.said()), 30)
+        assert not re.search(r"  ([2-9]|[1-9]\d+) events", dev.said())
         assert dev.stop() == 0
     with running(tmp_path) as dev:
         view(dev, "two")
