@@ -739,7 +739,9 @@ def _answers_to_errors(app: FastAPI) -> None:
     async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"][1:])
+        # Bytes that are no JSON are placed by a number alone: that says nothing of a field.
+        inside = () if first["type"] == "json_invalid" else first["loc"][1:]
+        where = ".".join(str(part) for part in inside) or first["loc"][0]
         return problem(400, "invalid_parameter", f"{where}: {first['msg']}")
 
     async def unavailable(request: Request, error: Exception) -> Response:

@@ -145,7 +145,9 @@ class Parter:
                 f"unmerge: it came with an address of kind {_kind(forwarder.forward)}: part that one first",
             )
         raise NotExact(
-            "too_long_ago", "unmerge: a merge of the last 30 days, one of the latest 16, wanted, got none kept"
+            "too_long_ago",
+            "unmerge: a merge of the last 30 days, one of the latest 16, with no other un-merge of that profile since, "
+            "wanted, got none kept",
         )
 
     async def _settled(self, address: str) -> tuple[Profile, list[int], int]:

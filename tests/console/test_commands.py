@@ -137,6 +137,14 @@ async def test_what_is_not_well_formed_is_refused_and_not_repeated(path: str, bo
     assert office.log.records == []
 
 
+@pytest.mark.parametrize("body", [b"x", b"[]", b""])
+async def test_a_body_that_is_no_object_is_refused_as_the_body(body: bytes) -> None:
+    async with Office().client() as client:
+        answer = await client.post("/api/v1/edits", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["message"].startswith("body: "), answer.text
+
+
 async def test_a_receipt_is_found_by_its_command() -> None:
     office = Office()
     told = {"command": "c-1", "kind": "edit", "outcome": "refused", "at": iso(NOW_MS), "reason": "unknown"}
