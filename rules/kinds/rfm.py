@@ -209,7 +209,7 @@ SPEC = TraitKind(
             9d    bob  order_completed order_id=3 total=10 margin=2
             10d   base facts
             10d   ana  expect trait it.cell 111
-            10d   bob  expect trait it.cell 222
+            10d   bob  expect trait it.cell 122
             365d  ana  expect trait it.cell none
             """,
         ),
