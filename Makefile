@@ -1,8 +1,8 @@
 # Everything here needs only make and python3 (3.11 or newer); `make test-kafka` also Java 17, Maven and redis-server.
 PYTHON ?= python3
 BIN := .venv/bin
-# Many tests wait for timeouts and elections: four at a time fill two cores. JOBS=0 runs one after the other.
-JOBS ?= 4
+# Many tests wait for timeouts and elections: three at a time fill two cores. JOBS=0 runs one after the other.
+JOBS ?= 3
 # The tests start hundreds of processes: each reads what the first has compiled to bytecode.
 unexport PYTHONDONTWRITEBYTECODE
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
