@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -278,6 +279,18 @@ def told(rulebook: Rulebook, result: Replayed[Days], tallies: Sequence[Tally]) -
     if result.aside:
         reasons = ", ".join(f"{reason}" for reason in sorted(set(result.aside.values())))
         lines.append(f"{len(result.aside):,} inputs set aside as a worker would ({reasons})")
+    foreign = Counter(
+        order.currency
+        for profile in result.profiles.values()
+        for order in profile.orders.values()
+        if order.currency not in ("", rulebook.currency) and not order.rate_e6
+    )
+    if foreign:
+        sizes = ", ".join(f"{currency} {count:,}" for currency, count in foreign.most_common())
+        lines.append(
+            f"{foreign.total():,} orders without a rate to the shop's {rulebook.currency} ({sizes}) are in no `did: order` "
+            "and no sum: defaults/currency or OPPORTUNE_CURRENCY says what the shop's is"
+        )
     return lines
 
 

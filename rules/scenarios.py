@@ -88,7 +88,6 @@ from rules.outcome import Step
 from rules.rulebook import Rulebook
 
 START: Final = "2026-01-01T00:00"
-CURRENCY: Final = "USD"
 
 _HEAD = re.compile(r"(segment|trait|trigger|goal)\s+([\w.]+)\s*=\s*(.+)")
 _DEFAULTS = re.compile(r"(defaults|policies)\s*=\s*(.+)")
@@ -489,7 +488,7 @@ class _Script:
             elif name == "cart_set":
                 sent["items"] = []
         if "currency" in fields:
-            sent.setdefault("currency", CURRENCY)
+            sent.setdefault("currency", self.rulebook.currency)
         return sent
 
     # --- expectations -------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import csv
 import io
 import re
 import runpy
+from dataclasses import replace
 from datetime import UTC
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,16 @@ def test_each_pack_runs_over_the_sample_by_one_command(pack: str, tmp_path: Path
         found = {(row["kind"], row["what"]) for row in csv.DictReader(rows)}
     assert {("segment", "entered"), ("segment", "left")} <= found
     assert len({path.name for path in tmp_path.iterdir()} & {"days.csv", "days.svg", "figures.md"}) == 3
+
+
+def test_orders_that_no_sum_can_count_are_told() -> None:
+    asked = replace(CDNOW, to="1997-02-01")
+    told = {
+        currency: "\n".join(backtest.told(*backtest.run(asked, {"OPPORTUNE_CURRENCY": currency}, SILENT)))
+        for currency in ("USD", "EUR")
+    }
+    assert "without a rate" not in told["USD"]
+    assert "885 orders without a rate to the shop's EUR (USD 885)" in told["EUR"]
 
 
 def test_before_from_it_is_learnt_and_not_told_and_from_to_on_nothing_is(cdnow: Replayed[Days]) -> None:

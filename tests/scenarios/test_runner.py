@@ -77,6 +77,20 @@ def test_items_belong_to_the_product_before_them() -> None:
     assert done.sent("seen")[0]["profile"]["address"] == "user:ana"
 
 
+def test_amounts_of_which_no_currency_is_said_are_in_the_shops() -> None:
+    check(
+        """
+        defaults = {currency: EUR}
+        trait spent = {sum: order.total}
+        segment buyers = {did: order}
+        0d  ana  order_completed order_id=1 total=60
+        0d  ana  expect in, trait spent 60
+        1d  ana  order_completed order_id=2 total=40 currency=USD
+        1d  ana  expect trait spent 60
+        """
+    )
+
+
 def test_a_failed_run_can_be_looked_at() -> None:
     done = run("segment a = {did: page_viewed}\n0d ana page_viewed\n0d ana expect out")
     assert done.world.members("user:ana") == ["a"]
