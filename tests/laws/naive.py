@@ -855,7 +855,7 @@ class Naive:
         if "mean_gap" in spec:
             times = [order.at_ms for order in self.orders(self.counting, "")]
             enough = len(times) >= spec.get("min_samples", 2)
-            return (times[-1] - times[0]) // (len(times) - 1) if enough else None
+            return (times[-1] - times[0]) // (len(times) - 1) or None if enough else None
         if "p_alive" in spec:
             return self._alive(spec["model"], now_ms)
         if "rfm" in spec:
