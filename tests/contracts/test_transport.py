@@ -540,7 +540,7 @@ async def test_a_record_larger_than_a_batch_is_published_too(settings: Settings)
 async def test_a_trigger_record_says_beside_its_bytes_when_it_was_published_and_how_late(settings: Settings) -> None:
     at_ms = wall_ms() - 5_000
     value = orjson.dumps({"template": ',"at":"x', "at": iso(at_ms), "send": {"at": "y"}})
-    topic = trigger_topic("it")
+    topic = trigger_topic("demo")
     log = KafkaLog(settings.own)
     consumer = aiokafka.AIOKafkaConsumer(topic, bootstrap_servers=settings.own.bootstrap, auto_offset_reset="earliest")
     await log.start()
@@ -563,7 +563,7 @@ async def test_a_trigger_record_says_beside_its_bytes_when_it_was_published_and_
 
 @pytest.mark.invariant("R8")
 async def test_whoever_publishes_what_cannot_be_sent_is_told_and_the_next_is_sent(settings: Settings) -> None:
-    topic = trigger_topic("it")
+    topic = trigger_topic("demo")
     log = KafkaLog(settings.own)
     await log.start()
     try:

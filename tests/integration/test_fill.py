@@ -14,7 +14,7 @@ from opportune.fill import run as fill
 from stream.fill import Found
 from stream.rulebook import IN_FORCE
 from tests.conftest import Installation
-from tests.integration.live import live
+from tests.integration.live import Portion, live
 from tests.integration.parts import Shop, append, as_record, opened, producing, reading, working
 
 LOOKS = "  looked_often: {did: product_viewed, times: {gte: 3}}\n"
@@ -35,22 +35,26 @@ async def test_what_new_rules_count_is_computed_back_beside_a_running_worker(
     monkeypatch.setattr(opportune.fill, "LOOKS_MAX", 1_000)
     first, *later = live(3, events=600, customers=40, portions=2)
     async with producing(shop) as producer, reading(shop) as topics:
-        await append(shop, producer, [as_record(one) for one in (*first.flow, *first.close)])
+
+        async def told(portion: Portion) -> None:
+            # Each part in its time: what workers tell one another is behind its own while they work off a backlog.
+            for part in (portion.flow, portion.close):
+                await append(shop, producer, [as_record(one) for one in part])
+                await topics.settled()
+
         async with working(shop):
-            await topics.settled()
+            await told(first)
         (tmp_path / "rules.yaml").write_text("segments:\n  loyal: {trait: orders_paid, gte: 2}\n" + LOOKS)
         async with working(shop) as worker:
-            await append(
-                shop, producer, [as_record(one) for portion in later for one in (*portion.flow, *portion.close)]
-            )
-            await topics.settled()
+            for portion in later:
+                await told(portion)
             assert worker.rules.incomplete() == ["looked_often"]
             before = (await topics.store.segment_sizes(["looked_often"]))["looked_often"]
             found = await asyncio.to_thread(fill, shop.env, Terminal(quiet=True))
             await topics.settled()
             assert (found.sent, found.behind) == (0, 0)
-            told = orjson.loads(await topics.store.get_doc(IN_FORCE) or b"")
-            assert told["lacking"] == []
+            in_force = orjson.loads(await topics.store.get_doc(IN_FORCE) or b"")
+            assert in_force["lacking"] == []
             assert await asyncio.to_thread(fill, shop.env, Terminal(quiet=True)) == Found(0, 0, 0)
         looks: dict[str, int] = {}
         for portion in (first, *later):
