@@ -7,6 +7,7 @@ returned or wholly refunded, it counts as if it had never been; a partial refund
 
 from __future__ import annotations
 
+from bisect import insort
 from typing import Any, NamedTuple
 
 from profiles import carts
@@ -48,6 +49,13 @@ class Counted(NamedTuple):
     margin_minor: int | None = None
 
 
+class _Asked(NamedTuple):
+    """Which statuses make an order count, and in which currency: the key of a fold."""
+
+    status_in: tuple[str, ...]
+    currency: str
+
+
 def completed(profile: Profile, event: Event) -> None:
     """``order_completed``: placed, and by default paid (the source's mapping says which)."""
     order = _order(profile, event)
@@ -55,7 +63,7 @@ def completed(profile: Profile, event: Event) -> None:
     _reach(order, "placed", event.at_ms)
     _reach(order, status, event.at_ms)
     _tell(order, event)
-    _keep(profile)
+    _keep(profile, event)
     products = [item["product_id"] for item in event.props.get("items", ())]
     carts.bought(profile, event.props.get("cart_id"), products, event.at_ms)
 
@@ -67,14 +75,14 @@ def updated(profile: Profile, event: Event) -> None:
     if status:
         _reach(order, status, event.at_ms)
     _tell(order, event)
-    _keep(profile)
+    _keep(profile, event)
 
 
 def status_changed(profile: Profile, event: Event) -> None:
     """``order_status_changed``: it reached a status."""
     order = _order(profile, event)
     _reach(order, event.props["to"], event.at_ms)
-    _keep(profile)
+    _keep(profile, event)
 
 
 def refunded(profile: Profile, event: Event) -> None:
@@ -94,29 +102,28 @@ def refunded(profile: Profile, event: Event) -> None:
     refund = Refund(event.at_ms, amount, lines)
     # Told in two ways, the newer word on a refund stands, whichever comes first.
     order.refunds[name] = max(refund, order.refunds.get(name, refund))
-    _keep(profile)
+    _keep(profile, event)
 
 
 def cancelled(profile: Profile, event: Event) -> None:
     """``order_cancelled``: it counts as if it had never been."""
     order = _order(profile, event)
     _reach(order, "cancelled", event.at_ms)
-    _keep(profile)
+    _keep(profile, event)
 
 
 def fold(profile: Profile, status_in: tuple[str, ...] = COUNTING, currency: str = "") -> list[Counted]:
-    """The orders that count, by (time, id). Kept on the profile until the book changes.
+    """The orders that count, by (time, id). Kept on the profile: a report of one order changes that one only.
 
     Args:
         status_in: which statuses make an order count.
         currency: the shop's; an order in another is converted by its own rate, or left out. "" takes any.
     """
-    key = (status_in, currency)
-    counted: list[Counted] | None = profile.folds.get(key)
+    asked = _Asked(status_in, currency)
+    counted: list[Counted] | None = profile.folds.get(asked)
     if counted is None:
-        found = [_counted(order_id, order, status_in, currency) for order_id, order in profile.orders.items()]
-        counted = sorted(one for one in found if one is not None)
-        profile.folds[key] = counted
+        found = [_counted(order_id, order, asked) for order_id, order in profile.orders.items()]
+        counted = profile.folds[asked] = sorted(one for one in found if one is not None)
     return counted
 
 
@@ -137,7 +144,8 @@ def joined(a: dict[str, Order], b: dict[str, Order]) -> dict[str, Order]:
     return both
 
 
-def _counted(order_id: str, order: Order, status_in: tuple[str, ...], currency: str) -> Counted | None:
+def _counted(order_id: str, order: Order, asked: _Asked) -> Counted | None:
+    status_in, currency = asked
     if any(status in order.statuses for status in VOID):
         return None
     reached = [order.statuses[status] for status in status_in if status in order.statuses]
@@ -259,9 +267,21 @@ def _copy(told: Order, order: Order) -> None:
     order.rate_e6, order.lines, order.facts = told.rate_e6, told.lines, told.facts
 
 
-def _keep(profile: Profile) -> None:
+def _keep(profile: Profile, event: Event) -> None:
+    """What follows from a change of the event's order: of the folds all but that order stays as it was."""
+    changed = [event.props["order_id"]]
     if len(profile.orders) > ORDERS_MAX:
         oldest = min(profile.orders, key=lambda order_id: (profile.orders[order_id].first_ms(), order_id))
         del profile.orders[oldest]
+        changed.append(oldest)
+    folds = [(asked, counted) for asked, counted in profile.folds.items() if type(asked) is _Asked]
     profile.folds.clear()
+    for asked, counted in folds:
+        others = [one for one in counted if one.order_id not in changed]
+        for order_id in changed:
+            order = profile.orders.get(order_id)
+            one = _counted(order_id, order, asked) if order is not None else None
+            if one is not None:
+                insort(others, one)
+        profile.folds[asked] = others
     profile.dirty |= ORDERS

@@ -87,6 +87,8 @@ class _Asked:
 
     def _estimate(self, profile: Profile, scope: str, what: str, bought: list[_Bought], found: Timers) -> bool:
         """When what was bought at these times runs out; whether that can be told."""
+        if len(bought) < self.samples and self.sources == (PERSONAL,):
+            return False
         last = bought[-1]
         told = self._lasts(profile, scope, what, bought)
         if told is None:
@@ -192,24 +194,23 @@ def _purchases(profile: Profile, category: str, *, by_product: bool) -> dict[tup
     found: dict[tuple[str, str], list[_Bought]] = {}
     under: dict[str, str] = {}
     for counted in orders.fold(profile, currency=""):
+        at_ms = counted.at_ms
         said = dict(counted.facts.get(orders.CONSUMPTION, ()))
-        for line in counted.lines:
-            if line.quantity < 1 or (category and not (line.category + "/").startswith(category + "/")):
+        for product, kind, _, quantity, *_ in counted.lines:
+            if quantity < 1 or (category and not (kind + "/").startswith(category + "/")):
                 continue
             # A product that was moved to another category is the same product.
-            key = (
-                (line.product_id, under.setdefault(line.product_id, line.category))
-                if by_product
-                else ("", line.category)
-            )
-            days = said.get(line.product_id, 0) * line.quantity
-            known = found.setdefault(key, [])
-            if known and counted.at_ms < known[-1].at_ms + DAY_MS:
+            key = (product, under.setdefault(product, kind)) if by_product else ("", kind)
+            days = said[product] * quantity if product in said else 0
+            known = found.get(key)
+            if known is None:
+                found[key] = [_Bought(at_ms, quantity, days)]
+            elif at_ms >= known[-1].at_ms + DAY_MS:
+                known.append(_Bought(at_ms, quantity, days))
+            else:
                 before = known[-1]
                 all_said = before.said_days + days if before.said_days and days else 0
-                known[-1] = _Bought(before.at_ms, before.pieces + line.quantity, all_said)
-            else:
-                known.append(_Bought(counted.at_ms, line.quantity, days))
+                known[-1] = _Bought(before.at_ms, before.pieces + quantity, all_said)
     return found
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from profiles import orders
+from profiles.codec import decode, encode
 from profiles.errors import BadInput
 from profiles.state import ORDERS_MAX, Profile
 from profiles.taxonomy import canonical, resolve
@@ -48,6 +51,57 @@ def test_an_order_in_another_currency_without_a_rate_counts_as_an_order_and_not_
     told(profile, 1, "order_completed", order_id="1", total=10, currency="EUR")
     assert orders.fold(profile, currency="USD") == []
     assert len(orders.fold(profile)) == 1
+
+
+REPORT: st.SearchStrategy[tuple[str, dict[str, Any]]] = st.one_of(
+    st.tuples(
+        st.just("order_completed"),
+        st.fixed_dictionaries(
+            {
+                "total": st.integers(1, 50),
+                "currency": st.sampled_from(["USD", "EUR"]),
+                "rate": st.just("1.1"),
+                "products": st.lists(
+                    st.fixed_dictionaries(
+                        {"product_id": st.sampled_from("ab"), "price": st.just(5), "quantity": st.integers(1, 3)}
+                    ),
+                    max_size=2,
+                ),
+            }
+        ),
+    ),
+    st.tuples(st.just("order_cancelled"), st.just({})),
+    st.tuples(
+        st.just("order_refunded"),
+        st.one_of(
+            st.just({}),
+            st.fixed_dictionaries({"amount": st.integers(1, 9), "currency": st.just("USD")}),
+            st.fixed_dictionaries({"products": st.just([{"product_id": "a", "quantity": 1}])}),
+        ),
+    ),
+    st.tuples(st.just("order_status_changed"), st.fixed_dictionaries({"to": st.sampled_from(["placed", "shipped"])})),
+)
+
+
+@given(st.lists(st.tuples(st.integers(1, 40), st.sampled_from("1234"), REPORT), max_size=12), st.integers(0, 3))
+def test_folds_that_follow_each_report_are_those_of_the_whole_book(
+    reports: list[tuple[int, str, tuple[str, dict[str, Any]]]], more: int
+) -> None:
+    # As many orders as the book holds, or nearly: some reports push an older one out.
+    profile = Profile("user:1")
+    for number in range(ORDERS_MAX - more):
+        told(profile, 10, "order_completed", order_id=f"x{number}", total=1, currency="USD")
+    asked: list[dict[str, Any]] = [{}, {"currency": "USD"}, {"currency": "EUR"}, {"status_in": ("placed",)}]
+    for one in asked:
+        orders.fold(profile, **one)
+    for place, (at_ms, order_id, (name, sent)) in enumerate(reports):
+        try:
+            told(profile, at_ms, name, f"m{place}", order_id=order_id, **sent)
+        except BadInput:
+            return  # Too late: the caller drops the profile.
+        whole = decode("user:1", encode(profile))
+        for one in asked:
+            assert orders.fold(profile, **one) == orders.fold(whole, **one)
 
 
 @pytest.mark.parametrize("newer_first", [False, True])
