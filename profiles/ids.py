@@ -23,6 +23,8 @@ STRENGTH: Final = {"user": 6, "email": 5, "phone": 4, "card": 3, "device": 2, "a
 PERSONAL: Final = ("email", "phone", "card")
 VALUE_CHARS_MAX: Final = 200
 _CONTROL = re.compile(r"[\x00-\x1f]")
+_BROKEN = re.compile(r"[\ud800-\udfff\ufffd]")
+WHOLE_WANTED: Final = "whole characters wanted, got a part of one or U+FFFD"
 
 
 def kind_of(address: str) -> str:
@@ -48,11 +50,19 @@ def address_of(kind: str, value: str, secret: bytes) -> str:
     text = value.strip()
     if not text or len(text) > VALUE_CHARS_MAX or _CONTROL.search(text):
         raise ValueError(f"{kind}: 1 to {VALUE_CHARS_MAX} printable characters wanted, got {len(text)}")
+    if not is_whole(text):
+        raise ValueError(f"{kind}: {WHOLE_WANTED}")
     if kind in PERSONAL:
         if text.startswith("~"):
             raise ValueError(f"{kind}: a plain value wanted, got one that starts with '~'")
         return f"{kind}:~{_keyed(kind, normal(kind, text), secret)}"
     return f"{kind}:{text}"
+
+
+def is_whole(text: str) -> bool:
+    """Whether no character of an id was lost on the way: half of an emoji, or U+FFFD that stands for what could not be
+    read. Two ids that differed there only would name one thing."""
+    return _BROKEN.search(text) is None
 
 
 def normal(kind: str, value: str) -> str:

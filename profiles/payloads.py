@@ -37,6 +37,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from typing_extensions import TypedDict  # pydantic reads typing's own only from Python 3.12 on
 
+from profiles.ids import WHOLE_WANTED, is_whole
 from profiles.moments import parse_instant
 from profiles.money import AMOUNT_MAX, decimal_of, line_minor, to_e6, to_minor
 
@@ -52,8 +53,15 @@ QUANTITY_MAX: Final = 1_000_000
 _INT_MAX: Final = 1 << 63
 _URLS: Final = frozenset({"url", "image_url", "referrer"})
 
-Id = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
-"""What names something: text or a number, 1 to 200 characters; never cut, a cut id is another id."""
+
+def _whole(text: str) -> str:
+    if not is_whole(text):
+        raise ValueError(WHOLE_WANTED)
+    return text
+
+
+Id = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), AfterValidator(_whole)]
+"""What names something: text or a number, 1 to 200 whole characters; never cut, a cut id is another id."""
 
 Label = Annotated[Any, WithJsonSchema({"type": "string", "maxLength": TEXT_CHARS_MAX})]
 """What describes something. Tidied by ``_label``: never refuses an event."""

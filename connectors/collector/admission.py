@@ -294,6 +294,8 @@ def message_id_of(raw: dict[str, Any], place: int) -> str:
     """The id by which a repeat is told; of a sender that brings none, the event's own bytes and its place."""
     said = raw.get("messageId")
     if type(said) is str and said:
+        if not ids.is_whole(said):
+            raise BadInput("bad_id", f"messageId: {ids.WHOLE_WANTED}")
         if len(said) <= MESSAGE_ID_CHARS_MAX:
             return said
         return "long:" + hashlib.blake2b(said.encode(), digest_size=16).hexdigest()

@@ -42,7 +42,7 @@ import orjson
 from connectors.mapping import Bound, BoundEvent, FileFormat, FileMapping, Row, bind
 from connectors.refunds import OrderMemory
 from profiles.errors import BadInput, Refused
-from profiles.ids import address_of
+from profiles.ids import WHOLE_WANTED, address_of, is_whole
 from profiles.moments import MINUTE_MS
 from profiles.taxonomy import canonical, resolve
 from profiles.wire import Event
@@ -290,6 +290,8 @@ class _Maker:
             raise BadInput("bad_value", str(error)) from None
         if not isinstance(name, str) or message_id is None:
             raise BadInput("bad_value", "event and message_id: text wanted, got nothing")
+        if not is_whole(str(message_id)):
+            raise BadInput("bad_value", f"message_id: {WHOLE_WANTED}")
         kind = resolve(name)
         if rule.match_orders:
             # Which order it takes back is known when all earlier ones are: until then it names itself.

@@ -573,6 +573,41 @@ def test_half_an_emoji_does_not_cost_a_batch() -> None:
     assert one("batch", sent).props == {"t": "cut \ufffd", "ok": "\U0001f600 \\ud83d"}
 
 
+@pytest.mark.parametrize(
+    ("event", "reason", "where"),
+    [
+        ({"userId": "u-@"}, "bad_id", "userId: user: "),
+        ({"userId": "u", "anonymousId": "@"}, "bad_id", "anonymousId: anon: "),
+        ({"userId": "u", "messageId": "m-@"}, "bad_id", "messageId: "),
+        (
+            {"userId": "u", "event": "Order Completed", "properties": {"order_id": "@", "currency": "EUR"}},
+            "invalid_payload",
+            "order_completed: order_id: ",
+        ),
+        (
+            {"userId": "u", "event": "Product Viewed", "properties": {"product_id": "@"}},
+            "invalid_payload",
+            "product_viewed: ",
+        ),
+    ],
+)
+@pytest.mark.parametrize("lost", [rb"\ud800", rb"\udc01", rb"\ufffd", "\ufffd".encode()])
+def test_an_id_of_which_a_character_was_lost_is_refused_beside_its_neighbours(
+    event: dict[str, Any], reason: str, where: str, lost: bytes
+) -> None:
+    """Two that differed there only would be one customer, one order or one message."""
+    other = {"type": "track", "event": "Q", "userId": "u"}
+    sent = orjson.dumps({"batch": [{"type": "track", "event": "Q", **event}, other]}).replace(b"@", lost)
+    found = admit(parse("batch", sent, 10), given_by(SHOP))
+    [refusal] = found.refusals
+    assert (refusal.place, refusal.reason) == (0, reason)
+    assert refusal.detail.startswith(where)
+    assert refusal.detail.endswith("whole characters wanted, got a part of one or U+FFFD")
+    letter = orjson.loads(found.records[-1].value)
+    assert letter["original"].encode() == orjson.dumps({"type": "track", "event": "Q", **event}).replace(b"@", lost)
+    assert sum(found.accepted.values()) == 1
+
+
 def test_a_byte_order_mark_is_no_mistake() -> None:
     assert one("track", b'\xef\xbb\xbf{"event":"Q","userId":"u"}').address == "user:u"
 

@@ -437,6 +437,7 @@ def test_every_bad_row_is_told_with_its_reason_and_never_its_values(tmp_path: Pa
         ("1,,2020-01-01,!!!,red", "bad_name"),
         ("1,,2020-01-01,,red", "bad_value"),
         ("1,,2020-01-01,product_added,red", "invalid_payload"),
+        ("1\ufffd,,2020-01-01,page,red", "bad_identifier"),
     ]
     path.write_text("user,email,at,event,color\n" + "\n".join(row for row, _ in rows) + "\n")
     found = read(path, page(PLAIN))

@@ -119,6 +119,7 @@ async def test_without_the_token_nothing_is_sent(path: str) -> None:
     ("path", "body"),
     [
         ("erasures", {**ASKED, "address": "nobody"}),
+        ("erasures", {**ASKED, "address": "user:ana\ufffd"}),
         ("erasures", {**ASKED, "by": ""}),
         ("erasures", {**ASKED, "id": "no id"}),
         ("erasures", {**ASKED, "more": 1}),

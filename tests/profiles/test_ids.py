@@ -122,6 +122,7 @@ def test_a_personal_address_does_not_show_its_value(name: str) -> None:
     [
         ("email", "ana"), ("email", "@b"), ("email", "a b@c.d"), ("phone", "030 1234567"), ("phone", "+0123"), ("user", ""),
         ("user", "   "), ("user", "x" * 201), ("user", "a\nb"), ("email", "~abc"),
+        ("user", "a\ud800"), ("anon", "\udc01b"), ("email", "ana\ufffd@b.c"),
     ],
 )  # fmt: skip
 def test_what_is_no_identifier_is_refused_without_being_repeated(kind: str, value: str) -> None:
