@@ -343,6 +343,8 @@ class Persons(Waiting):
             self.out.outcome = DUPLICATE
             return
         if p.erased_ms >= command.link[0]:
+            if not command.other:  # Asked for again, at the same instant or before: nothing of him is left.
+                self._receipt(command, "done", by=asked.by, alias=False, held={}, addresses={})
             self.out.outcome = DUPLICATE
             return
         now_ms = max(p.seen_ms, command.seen_ms)

@@ -24,6 +24,7 @@ from console.register import Register
 from console.unmerge import Parter
 from profiles.codec import decode
 from profiles.edits import Edit
+from profiles.erasure import Asked, pack_asked
 from profiles.errors import BadInput
 from profiles.ids import address_of, tomb_key
 from profiles.wire import DECISIONS, EDIT, ERASE, ERASURES, PROFILE_COMMANDS, Command, Record, encode_command
@@ -251,6 +252,14 @@ async def test_commands_sent_twice_or_wrongly_do_no_harm(shop: Shop) -> None:
         await topics.settled()
         assert [one["reason"] for one in topics.json("dead_letters")] == ["malformed", "malformed"]
         assert (await topics.profile("user:u-kept")) is not None
+        # On the log's clock two erasures may bear one instant: each has its receipt.
+        words, now_ms = pack_asked(Asked("dpo")), await topics.store.now_ms()
+        both = [Command(ERASE, "user:u-erased-1", "", (now_ms, name), words, now_ms) for name in ("e-1", "e-2")]
+        await append(shop, producer, [Record(PROFILE_COMMANDS, one.address, encode_command(one)) for one in both])
+        first, second = [await commands.settled(one.link[1], WAIT_S) for one in both]
+        assert (first["outcome"], second["outcome"], first["at"]) == ("done", "done", second["at"])
+        assert (bool(first["held"]), second["held"]) == (True, {})
+        assert await topics.store.load(["user:u-erased-1"]) == [None]
 
 
 @pytest.mark.invariant("R24")

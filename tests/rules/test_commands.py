@@ -326,6 +326,29 @@ def test_any_address_of_a_person_erases_all_of_him(asked_at: str) -> None:
 
 
 @pytest.mark.invariant("R24")
+@pytest.mark.parametrize("asked_at", ["anon:x", "user:1"])
+def test_an_erasure_asked_for_again_at_the_same_instant_has_a_receipt_of_its_own(asked_at: str) -> None:
+    """On the log's clock all commands between two events bear one instant."""
+    world = ana()
+    world.tell(erase("e1", at_ms=world.now_ms))
+    left = {address: encode(one) for address, one in world.profiles.items()}
+    assert world.tell(erase("e2", asked_at, world.now_ms)).outcome == DUPLICATE
+    assert world.receipts["e2"] == {
+        "command": "e2",
+        "kind": "erase",
+        "outcome": "done",
+        "at": iso(world.now_ms),
+        "by": "dpo",
+        "alias": False,
+        "held": {},
+        "addresses": {},
+    }
+    # Nothing is erased, or told, twice.
+    assert {address: encode(one) for address, one in world.profiles.items()} == left
+    assert len(world.erased) == 2
+
+
+@pytest.mark.invariant("R24")
 def test_late_and_repeated_events_of_an_erased_life_change_nothing() -> None:
     world = ana()
     world.tell(erase("e1", at_ms=world.now_ms))
