@@ -45,10 +45,10 @@ from profiles.moments import DAY_MS, Clock, iso, parse_instant
 from profiles.state import Profile
 from profiles.wire import trigger_topic
 from rules import explain
-from rules.documents import did_you_mean
 from rules.program import Branch, CompiledTrigger, Emit, Entry, Wait, WaitFor
 from rules.rulebook import CompiledSegment, Rulebook
 from rules.say import in_words
+from rules.slips import did_you_mean
 from rules.spec import Judged, plain
 from rules.undo import NotExact
 from stream.facts import Books, Met, read_told

@@ -19,8 +19,8 @@ from profiles.edits import Edit
 from profiles.errors import Refused
 from profiles.ids import STRENGTH
 from profiles.moments import iso
-from rules.documents import did_you_mean
 from rules.rulebook import Rulebook
+from rules.slips import did_you_mean
 from stream.ports import ProfileStore
 
 CHUNK: Final = 500

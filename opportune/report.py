@@ -11,7 +11,7 @@ from rich.table import Table
 
 from console.reports import Reports, window_of
 from profiles.errors import Refused
-from rules.documents import did_you_mean
+from rules.slips import did_you_mean
 from stream import settings as stream_settings
 from stream.rulebook import load
 from stream.store import RedisStore

@@ -19,8 +19,8 @@ from console.commands import Commands
 from console.exports import FORMATS, Only, columns_of, encoded, members
 from console.lists import Lists, versions
 from profiles.errors import Refused
-from rules.documents import did_you_mean
 from rules.rulebook import Rulebook
+from rules.slips import did_you_mean
 from rules.spec import plain
 from stream import settings as stream_settings
 from stream.clock import SystemIds

@@ -6,6 +6,7 @@ says where, what was wanted and what was found, and never holds personal data (R
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -40,6 +41,11 @@ class Mistake:
     def __str__(self) -> str:
         place = f"{self.where}: " if self.where else ""
         return f"{self.file}:{self.line}: {place}{self.message}"
+
+
+def in_order(mistakes: Iterable[Mistake]) -> list[Mistake]:
+    """Each mistake once, as they stand in their files."""
+    return sorted(dict.fromkeys(mistakes), key=lambda one: (one.file, one.line, one.where))
 
 
 class BadDocument(OpportuneError):

@@ -15,7 +15,7 @@ from profiles.moments import DAY_MS, HOUR_MS, MINUTE_MS, Duration
 from profiles.state import STATUSES
 from profiles.wire import Event
 from rules import payloads
-from rules.documents import KEY, Node, did_you_mean
+from rules.documents import KEY, Node
 from rules.limits import CALENDAR, GRANT, POLICY_PARTS, by_channel, compile_limits, counting
 from rules.predicates import CUSTOM, Predicate, conditions
 from rules.program import (
@@ -41,6 +41,7 @@ from rules.program import (
     follow,
     key_of,
 )
+from rules.slips import did_you_mean
 from rules.spec import GOAL_REACHED, Judged
 from rules.versions import MIGRATIONS
 

@@ -36,7 +36,7 @@ def numeric(node: Node, money: str = "") -> tuple[Test, str, int]:
 
     def threshold(one: Node) -> int | Fraction:
         nonlocal bound
-        amount = one.number()
+        amount = one.number(f"an amount of {money} like 500 or 499.90" if money else "a number")
         value: int | Fraction = to_minor(amount, money) if money else _exact(amount)
         bound = max(bound, int(value) + 1)
         return value
@@ -48,7 +48,7 @@ def numeric(node: Node, money: str = "") -> tuple[Test, str, int]:
         if op == "between":
             pair = list(operand)
             if len(pair) != 2:
-                operand.wrong(f"between: a list of two numbers wanted, got {operand.found()}")
+                operand.wrong(f"between: a list of two numbers wanted, like [18, 34], got {operand.found()}")
                 pair = [Node(0, operand.file, operand.line, operand.where, operand.mistakes)] * 2
             low, high = threshold(pair[0]), threshold(pair[1])
             if low > high:
@@ -63,7 +63,8 @@ def numeric(node: Node, money: str = "") -> tuple[Test, str, int]:
             tests.append(_against(op, threshold(operand)))
             texts.append(f"{_SIGNS[op]} {operand.found()}")
     if not tests:
-        node.wrong(f"a comparison wanted: one of {', '.join(NUMERIC)}")
+        if all(op == "field" for op, _ in entries):  # An unknown word is told where it stands.
+            node.wrong(f"a comparison wanted: one of {', '.join(NUMERIC)}")
         return lambda value: False, "?", 1
     return _joined(tests), " and ".join(texts), bound
 

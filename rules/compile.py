@@ -19,7 +19,7 @@ import rules.steps
 import rules.triggers
 from profiles import greeting
 from profiles.aggregates import Aggregate
-from profiles.errors import BadDocument, BadInput, Mistake
+from profiles.errors import BadDocument, BadInput, Mistake, in_order
 from profiles.ids import small_id
 from profiles.moments import WEEKDAYS, Duration, zone_named
 from profiles.money import to_minor
@@ -30,13 +30,14 @@ from profiles.taxonomy import EVENT_TYPES, resolve
 from profiles.wire import Event
 from rules import members, traits
 from rules.assemble import CLASSES, compile_trigger, counting_all
-from rules.documents import Node, did_you_mean, parse
+from rules.documents import Node, parse
 from rules.facts import Fact, together
 from rules.limits import POLICY_PARTS
 from rules.predicates import Predicate, conditions
 from rules.program import CompiledTrigger, StepSpec, TriggerSpec
 from rules.projections import projection
 from rules.rulebook import CompiledSegment, Goal, KeptAggregate, Rulebook
+from rules.slips import did_you_mean, nearest
 from rules.spec import GOAL_REACHED, UNREADABLE, Field, Judged, OperatorSpec, PublishedTrait, Reader
 from rules.verdict import NO
 from rules.versions import Version, marked
@@ -50,6 +51,12 @@ SEGMENTS_MAX: Final = 5_000
 TRIGGERS_MAX: Final = 500
 TEMPLATE_MAX: Final = 500
 
+_EVENT_WORDS: Final = (
+    *EVENT_TYPES, *DERIVED, "order",
+    *(alias for one in EVENT_TYPES.values() for alias in one.aliases if len(alias) >= 8 and " " not in alias),
+)  # fmt: skip
+_STATUS_WORDS: Final = tuple(f"order_{one}" for one in STATUSES if f"order_{one}" not in EVENT_TYPES)
+"""Names that an order's statuses would have, were they events."""
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _FIELD: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}(\.[A-Za-z0-9_]{1,64})?")
 _STATED: Final = ("custom", "address", "survey", *CONTACT)
@@ -69,9 +76,25 @@ def compile_rules(
     Raises:
         BadDocument: with every mistake found, each at its file and line.
     """
+    rulebook, _, mistakes = tried_rules(files, zone=zone, currency=currency, kept=kept)
+    if rulebook is None:
+        raise BadDocument(mistakes)
+    return rulebook
+
+
+def tried_rules(
+    files: Sequence[tuple[str, str]], *, zone: str = "", currency: str = "", kept: Sequence[Version] = ()
+) -> tuple[Rulebook | None, Mapping[str, Reader], list[Mistake]]:
+    """The same, of bad files, too. Arguments as of ``compile_rules``.
+
+    Returns:
+        The rulebook, ``None`` of files with a mistake; the traits that could be read; every mistake found, each once.
+    """
     mistakes: list[Mistake] = []
     documents = [node for name, text in files if (node := parse(text, name, mistakes)) is not None]
-    return _Compiler(documents, mistakes, zone, currency).compiled(kept)
+    compiler = _Compiler(documents, mistakes, zone, currency)
+    rulebook = compiler.compiled(kept)
+    return rulebook, compiler.readers, in_order(mistakes)
 
 
 class _Compiler:
@@ -79,6 +102,7 @@ class _Compiler:
 
     def __init__(self, documents: list[Node], mistakes: list[Mistake], zone: str, currency: str) -> None:
         self.mistakes = mistakes
+        self.unread = any(not one.where for one in mistakes)  # A name that is not found may stand in what YAML refused.
         self.trigger_kinds = TRIGGER_KINDS
         self.steps = STEPS
         self.zone: tzinfo = UTC
@@ -126,7 +150,7 @@ class _Compiler:
         except ValueError as error:
             mistakes.append(Mistake(documents[0].file if documents else "", 1, "defaults/zone", str(error)))
 
-    def compiled(self, kept: Sequence[Version]) -> Rulebook:
+    def compiled(self, kept: Sequence[Version]) -> Rulebook | None:
         if self.free_delivery is not None:
             self.free_delivery_minor = to_minor(self.free_delivery.number(), self.currency)
             if self.free_delivery_minor <= 0:
@@ -145,7 +169,7 @@ class _Compiler:
         triggers, earlier = counting_all(triggers, earlier)
         self._no_clashes()
         if self.mistakes:
-            raise BadDocument(sorted(dict.fromkeys(self.mistakes), key=lambda one: (one.file, one.line, one.where)))
+            return None
         return Rulebook(
             hash=self.hash.hexdigest(),
             zone=self.zone,
@@ -186,18 +210,16 @@ class _Compiler:
         )
         self.hash.update(json.dumps(document.plain(), sort_keys=True, default=str).encode())
         defaults = document.get("defaults")
-        if defaults is not None:
+        if defaults is not None and defaults.value is not None:
             self._defaults(defaults, zone, currency)
-        policies = document.get("policies")
-        for name, node in policies.items() if policies is not None else ():
+        for name, node in document.part("policies"):
             if name not in CLASSES:
                 node.wrong(f"policies: of {' and '.join(CLASSES)} only, got {name!r}{did_you_mean(name, CLASSES)}")
             if name in self.policies:
                 node.wrong(f"{name!r} is already defined at {self.policies[name].file}:{self.policies[name].line}")
             node.known((*POLICY_PARTS, "says"))
             self.policies[name] = node
-        lists = document.get("lists")
-        for name, node in lists.items() if lists is not None else ():
+        for name, node in document.part("lists"):
             if name in self.lists:
                 node.wrong(f"{name!r} is already defined at {self.lists[name].file}:{self.lists[name].line}")
             self.lists[name] = node
@@ -208,8 +230,7 @@ class _Compiler:
             ("triggers", self.trigger_nodes),
             ("projections", self.projection_nodes),
         ):
-            part = document.get(key)
-            for name, node in part.items() if part is not None else ():
+            for name, node in document.part(key):
                 is_field = key == "traits" and node.get("said") is not None
                 if not (_FIELD if is_field else _NAME).fullmatch(name):
                     node.wrong(f"a name of small letters, digits and _ wanted, got {name!r}")
@@ -353,7 +374,8 @@ class _Compiler:
             if not first:
                 node.wrong("a rule wanted, like {did: order}, got an empty one")
                 return _NOTHING
-            node.wrong(f"unknown operator {first!r}{did_you_mean(first, OPERATORS)}")
+            meant = did_you_mean(first, OPERATORS) or f"; one of {', '.join(OPERATORS)} wanted"
+            node.wrong(f"unknown operator {first!r}{meant}")
             return _NOTHING
         if len(named) > 1:
             node.wrong(f"one operator wanted, got {' and '.join(named)}; join rules with `all` or `any`")
@@ -363,6 +385,11 @@ class _Compiler:
         return spec.compile(node, self)
 
     def reader(self, path: str, node: Node) -> Reader:
+        if any(sign in path for sign in "<>="):
+            node.wrong(
+                f"a trait's name wanted, and comparisons beside it, like {{trait: orders_paid, gte: 3}}; got {path!r}"
+            )
+            return UNREADABLE
         root = path.partition(".")[0]
         for name in (path, root):
             if name in self.trait_nodes:
@@ -440,7 +467,9 @@ class _Compiler:
                 one.wrong(f"an event type wanted, got {one.found()}")
             else:
                 # A shop has events of its own: only what is hardly another word is taken for a slip.
-                close = did_you_mean(name, (*EVENT_TYPES, *DERIVED, "order"), alike=0.8)
+                close = did_you_mean(name, _EVENT_WORDS, alike=0.8)
+                if nearest(name, _STATUS_WORDS, alike=0.85):
+                    close = "; `did: order` counts those paid, with `status_in: [shipped]` others; the change is order_status_changed"
                 if close:
                     one.wrong(f"unknown event type {name!r}{close}")
                 found.append(name)  # An event of the shop's own.
@@ -450,7 +479,7 @@ class _Compiler:
         if name not in self.goals and name not in self.goal_nodes:
             known = _known_type(name)
             if known is None or known == GOAL_REACHED:
-                node.wrong(f"unknown goal {name!r}{did_you_mean(name, self.goal_nodes)}")
+                self._not_found("goal", name, node, did_you_mean(name, self.goal_nodes))
             else:
                 self.goals[name] = Goal(name, (known,), None)
         return name
@@ -486,7 +515,7 @@ class _Compiler:
         if name not in self.segment_nodes:
             stages = self.stages.get(name)
             hint = f"; its segments are {', '.join(stages)}" if stages else did_you_mean(name, self.segment_nodes)
-            node.wrong(f"unknown segment {name!r}{hint}")
+            self._not_found("segment", name, node, hint)
             return name
         if name in self.under_way:
             ring = [*self.under_way[self.under_way.index(name) :], name]
@@ -508,8 +537,12 @@ class _Compiler:
 
     def trigger(self, name: str, node: Node) -> str:
         if name not in self.trigger_nodes:
-            node.wrong(f"unknown trigger {name!r}{did_you_mean(name, self.trigger_nodes)}")
+            self._not_found("trigger", name, node, did_you_mean(name, self.trigger_nodes))
         return name
+
+    def _not_found(self, what: str, name: str, node: Node, hint: str) -> None:
+        if not self.unread:
+            node.wrong(f"unknown {what} {name!r}{hint}")
 
     # --- goals --------------------------------------------------------------------------------------------------
 

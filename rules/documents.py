@@ -5,7 +5,6 @@ Rules are data (RELIABILITY R29): a closed grammar, no tags, no anchors, bounded
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator
 from datetime import time
 from decimal import Decimal
@@ -16,9 +15,12 @@ import yaml
 from profiles.errors import Mistake
 from profiles.moments import Duration, parse_duration
 from profiles.money import decimal_of
+from rules.slips import curly, did_you_mean, glued, length_meant, of_yaml, without
 
 FILE_BYTES_MAX: Final = 1_000_000
 DEPTH_MAX: Final = 40
+BROKEN_MAX: Final = 10
+"""Entries that are no YAML: with more, the rest of a file is not looked at."""
 KEY: Final = "$key"
 """What tells the journeys of a trigger apart, in its `when` and its payloads."""
 _CONTAINERS: Final = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
@@ -75,12 +77,18 @@ class Node:
             return node
         return None
 
+    def part(self, key: str) -> list[tuple[str, Node]]:
+        """The entries of a mapping in this one; none where nothing stands there."""
+        node = self.get(key)
+        return node.items() if node is not None and node.value is not None else []
+
     def known(self, keys: Iterable[str], required: Iterable[str] = ()) -> None:
         """Record unknown keys (with the likeliest one meant) and missing ones."""
         allowed = list(keys)
         for key, node in self.items():
             if key not in allowed:
-                node.wrong(f"unknown key {key!r}{did_you_mean(key, allowed)}")
+                meant = did_you_mean(key, allowed) or f"; one of {', '.join(allowed)} wanted"
+                node.wrong(f"unknown key {key!r}{meant}")
         for key in required:
             if self.is_map() and key not in self.value:
                 self.wrong(f"{key!r} is missing")
@@ -118,14 +126,14 @@ class Node:
             self.wrong(f"must be {most} or less, got {self.value}")
         return self.value
 
-    def number(self) -> Decimal:
-        """A number, exactly as written."""
+    def number(self, wanted: str = "a number") -> Decimal:
+        """A number, exactly as written; ``wanted``: of what, in words."""
         try:
             if isinstance(self.value, bool | dict | list):
                 raise ValueError
             return decimal_of(self.value)
         except ValueError:
-            self.wrong(f"a number wanted, got {self.found()}")
+            self.wrong(f"{wanted} wanted, got {self.found()}")
             return Decimal(0)
 
     def truth(self) -> bool:
@@ -143,7 +151,7 @@ class Node:
             duration = parse_duration(self.value)
         except ValueError as error:
             head, _, tail = str(error).partition(", got")
-            self.wrong(f"{head} wanted, got{tail}")
+            self.wrong(f"{head} wanted, got{tail}{length_meant(self.value)}")
             return Duration(days=1)
         if duration.about_ms() <= 0:
             self.wrong(f"a duration above zero wanted, got {self.value!r}")
@@ -188,10 +196,12 @@ class Node:
         return self.value
 
 
-def did_you_mean(word: str, words: Iterable[str], alike: float = 0.6) -> str:
-    """``; did you mean 'absent_for'?`` or nothing. ``alike``: of two words as one, 0 to 1."""
-    close = difflib.get_close_matches(word, list(words), n=1, cutoff=alike)
-    return f"; did you mean {close[0]!r}?" if close else ""
+class _TooMuch(yaml.YAMLError):
+    """A file that is refused whole, for what it could become: the line, from 1, and why."""
+
+    def __init__(self, line: int, told: str) -> None:
+        super().__init__(told)
+        self.line = line
 
 
 class _Loader(yaml.SafeLoader):
@@ -200,11 +210,11 @@ class _Loader(yaml.SafeLoader):
     depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]  # PyYAML's stubs leave its type out
+        line = self.peek_event().start_mark.line + 1  # type: ignore[no-untyped-call]  # PyYAML's stubs leave its type out
         if self.check_event(yaml.AliasEvent):
-            raise yaml.MarkedYAMLError(problem="anchors and aliases are not read: write it out", problem_mark=mark)
+            raise _TooMuch(line, "anchors and aliases are not read: write it out")
         if self.depth > DEPTH_MAX + 1:
-            raise yaml.MarkedYAMLError(problem=f"at most {DEPTH_MAX} levels wanted, got more", problem_mark=mark)
+            raise _TooMuch(line, f"at most {DEPTH_MAX} levels wanted, got more")
         self.depth += 1
         node: yaml.Node | None = super().compose_node(parent, index)
         self.depth -= 1
@@ -212,21 +222,28 @@ class _Loader(yaml.SafeLoader):
 
 
 def parse(text: str, file: str, mistakes: list[Mistake]) -> Node | None:
-    """Read one YAML file into nodes; what YAML itself refuses is one mistake."""
+    """Read one YAML file into nodes; an entry that YAML itself refuses is one mistake, and left out."""
     if len(text) > FILE_BYTES_MAX:
         mistakes.append(Mistake(file, 1, "", f"at most {FILE_BYTES_MAX} characters wanted, got {len(text)}"))
         return None
-    try:
-        root = yaml.compose(text, Loader=_Loader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        told = error.problem if type(error) is yaml.MarkedYAMLError else f"not YAML: {error.problem}"
-        mistakes.append(Mistake(file, mark.line + 1 if mark else 1, "", told or "not YAML"))
-        return None
-    except yaml.YAMLError as error:
-        mistakes.append(Mistake(file, 1, "", f"not YAML: {type(error).__name__}"))
-        return None
-    return _read(root, file, "", mistakes, 0) if root is not None else None
+    lines = text.splitlines()
+    for _ in range(BROKEN_MAX):
+        try:
+            root = yaml.compose(text, Loader=_Loader)
+        except _TooMuch as error:
+            mistakes.append(Mistake(file, error.line, "", str(error)))
+            return None
+        except yaml.MarkedYAMLError as error:
+            line, told, since = of_yaml(error, lines)
+            mistakes.append(Mistake(file, line, "", told))
+            lines = without(lines, since)
+            text = "\n".join(lines)
+        except yaml.YAMLError as error:
+            mistakes.append(Mistake(file, 1, "", f"not YAML: {type(error).__name__}"))
+            return None
+        else:
+            return _read(root, file, "", mistakes, 0) if root is not None else None
+    return None
 
 
 def _read(node: yaml.Node, file: str, where: str, mistakes: list[Mistake], depth: int) -> Node:
@@ -245,6 +262,9 @@ def _read(node: yaml.Node, file: str, where: str, mistakes: list[Mistake], depth
             key_line = key_node.start_mark.line + 1
             if not isinstance(key_node, yaml.ScalarNode):
                 mistakes.append(Mistake(file, key_line, where, "a key must be a single word"))
+                continue
+            if key_node.style is None and (sign := glued(key)):
+                mistakes.append(Mistake(file, key_line, where, f"a space wanted after {sign!r}, got {key!r}"))
                 continue
             if key in entries:
                 mistakes.append(Mistake(file, key_line, where, f"key {key!r} stands twice"))
@@ -282,6 +302,8 @@ def _scalar(node: Any, file: str, line: int, where: str, mistakes: list[Mistake]
             mistakes.append(Mistake(file, line, where, f"a number wanted, got {text!r}"))
             return None
     if tag in ("str", "timestamp"):
+        if node.style is None and curly(text):
+            mistakes.append(Mistake(file, line, where, f"plain quotes wanted, got {text[0]}{text[-1]}"))
         return text
     mistakes.append(Mistake(file, line, where, f"plain values wanted, got the tag {node.tag!r}"))
     return None

@@ -3,22 +3,21 @@
     segments/vip.yaml:4: vip/all/2: nobody fits this and {trait: orders_paid, gt: 3} (line 3)
 
 Told are contradictions, branches and stages that nobody reaches, branches that add nobody, rules that everybody fits,
-gaps and overlaps of stages, and comparisons that the kind of a trait cannot answer. What is told is certain, and not all
-that is wrong is told: a rule is taken as sets of values (``rules.ranges``) of the traits and counts that it compares,
-whatever else it asks being unknown.
+and gaps and overlaps of stages. What is told is certain, and not all that is wrong is told: a rule is taken as sets of
+values (``rules.ranges``) of the traits and counts that it compares, whatever else it asks being unknown.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import Any, Final
 
-from profiles.errors import BadDocument, Mistake
+from profiles.errors import BadDocument, Mistake, in_order
 from profiles.moments import parse_duration
 from rules.compare import NUMERIC, normal
-from rules.compile import OPERATORS, compile_rules
+from rules.compile import OPERATORS, tried_rules
 from rules.documents import Node, parse
 from rules.ranges import (
     ANYTHING,
@@ -41,8 +40,8 @@ from rules.ranges import (
 )
 from rules.rulebook import Rulebook
 from rules.series import MEASURES
+from rules.spec import Reader
 
-_ORDERED: Final = ("lt", "lte", "gt", "gte", "between")
 _NUMBER_KINDS: Final = ("number", "money", "span")
 _BESIDE: Final = (
     "trait",
@@ -63,25 +62,18 @@ def checked_rules(files: Sequence[tuple[str, str]], *, zone: str = "", currency:
     """Compile rule files, and refuse also what is doubtful. Arguments as of ``compile_rules``.
 
     Raises:
-        BadDocument: with every mistake found; or, where there is none, with every doubt.
+        BadDocument: with every mistake and every doubt.
     """
-    rulebook = compile_rules(files, zone=zone, currency=currency)
-    found = doubts(files, rulebook)
-    if found:
-        raise BadDocument(found)
-    return rulebook
-
-
-def doubts(files: Sequence[tuple[str, str]], rulebook: Rulebook) -> list[Mistake]:
-    """What is doubtful in files that compile to that rulebook, in the order of files and lines."""
-    found: list[Mistake] = []
-    documents = [node for name, text in files if (node := parse(text, name, found)) is not None]
-    looking = Looking(documents, rulebook)
+    rulebook, readers, mistakes = tried_rules(files, zone=zone, currency=currency)
+    documents = [node for name, text in files if (node := parse(text, name, mistakes)) is not None]
+    looking = Looking(documents, readers, mistakes)
     for document in documents:
         for part in ("segments", "triggers"):
             for _, node in _entries(document.get(part)):
                 looking.look(part, node)
-    return sorted(dict.fromkeys(found), key=lambda one: (one.file, one.line, one.where))
+    if mistakes or rulebook is None:
+        raise BadDocument(in_order(mistakes))
+    return rulebook
 
 
 def _entries(node: Node | None) -> list[tuple[str, Node]]:
@@ -89,10 +81,16 @@ def _entries(node: Node | None) -> list[tuple[str, Node]]:
 
 
 class Looking:
-    """All documents of a generation, and what was found out of their segments."""
+    """All documents of a generation, and what was found out of their segments.
 
-    def __init__(self, documents: list[Node], rulebook: Rulebook) -> None:
-        self.rulebook = rulebook
+    Args:
+        readers: the traits that they name.
+        mistakes: what is wrong in them; of a rule with a mistake in it nothing is known.
+    """
+
+    def __init__(self, documents: list[Node], readers: Mapping[str, Reader], mistakes: Sequence[Mistake] = ()) -> None:
+        self.readers = readers
+        self.wrong = [(one.file, f"{one.where}/") for one in mistakes if one.where]
         self.nodes = {name: node for document in documents for name, node in _entries(document.get("segments"))}
         self.known: dict[str, Boxes] = {}
 
@@ -121,7 +119,7 @@ class Looking:
     def _fits(self, node: Node) -> Boxes:
         op = next((name for name in OPERATORS if node.get(name) is not None), "")
         inside = node.get(op)
-        if inside is None:
+        if inside is None or self._is_wrong(node):
             return _unknown(node)
         if op == "all":
             found = EVERYBODY
@@ -142,6 +140,9 @@ class Looking:
             return self._segment(inside.text())
         return _unknown(node)
 
+    def _is_wrong(self, node: Node) -> bool:
+        return any(file == node.file and where.startswith(f"{node.where}/") for file, where in self.wrong)
+
     def _segment(self, name: str) -> Boxes:
         known = self.known.get(name)
         if known is None:
@@ -156,7 +157,7 @@ class Looking:
 
     def _trait(self, node: Node, named: Node) -> Boxes:
         path = named.text()
-        reader = self.rulebook.readers.get(path)
+        reader = self.readers.get(path)
         kind = reader.kind if reader is not None else "any"
         is_number = kind in _NUMBER_KINDS
         subject = Subject(("trait", path), NUMBERS if is_number else ANYTHING)
@@ -200,27 +201,12 @@ class Looking:
         if inside is not None:
             self.walk(inside)
             return self.fits(node)
-        if not self._answers(node):
-            return _unknown(node)
         found = self.fits(node)
         if not found:
             node.wrong(f"nobody can ever fit {written(node)}")
         elif found == EVERYBODY:
             node.wrong(f"everybody fits {written(node)}, always")
         return found
-
-    def _answers(self, node: Node) -> bool:
-        """Whether the kind of a trait can answer what it is asked."""
-        named = node.get("trait")
-        reader = self.rulebook.readers.get(named.text()) if named is not None else None
-        if reader is None:
-            return True
-        for op, operand in node.items():
-            if op in _ORDERED and reader.kind in ("time", "text"):
-                wanted = "older_than, newer_than, before or after" if reader.kind == "time" else "eq, ne, in or not_in"
-                operand.wrong(f"{wanted} wanted, for it is a {reader.kind}")
-                return False
-        return True
 
     def _walk_all(self, node: Node, children: list[Node]) -> Boxes:
         each = [self.walk(one) for one in children]
@@ -278,9 +264,13 @@ class Looking:
         """Stages that nobody reaches, and gaps and overlaps of those that stand on one number."""
         stages = node.get("stages")
         before: list[tuple[str, Node, Boxes]] = []
+        whole = True
         for one in stages if stages is not None else ():
             name, when = one.get("name"), one.get("when")
             if name is None or when is None:
+                continue
+            if self._is_wrong(when):
+                whole = False
                 continue
             boxes = EVERYBODY if when.value == "otherwise" else self.walk(when)
             try:
@@ -294,7 +284,8 @@ class Looking:
             except TooMany:
                 pass
             before.append((name.text(), when, boxes))
-        self._gaps([(name, when, boxes) for name, when, boxes in before if when.value != "otherwise"])
+        if whole:
+            self._gaps([(name, when, boxes) for name, when, boxes in before if when.value != "otherwise"])
 
     def _overlap(self, name: str, when: Node, boxes: Boxes, before: list[tuple[str, Node, Boxes]]) -> None:
         mine = _line_of(boxes)

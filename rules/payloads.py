@@ -25,10 +25,11 @@ from profiles.taxonomy import EVENT_TYPES
 from profiles.wire import Event, coupon_code
 from rules.compare import normal
 from rules.copurchases import BOUGHT_TOGETHER, partners
-from rules.documents import Node, did_you_mean
+from rules.documents import Node
 from rules.entities import matching
 from rules.predicates import of_people
 from rules.program import Need, Payload, PayloadPart, TriggerScope
+from rules.slips import did_you_mean
 from rules.spec import Judged, once, reasons
 
 SELECTIONS: Final = ("co_purchased", "arrived_since", "on_sale", "similar", "personal")

@@ -15,7 +15,8 @@ from profiles.payloads import AnyPayload
 from profiles.schemas import ITEM, props_schema
 from profiles.taxonomy import EVENT_TYPES
 from rules.compare import Test, normal, under, words
-from rules.documents import Node, did_you_mean
+from rules.documents import Node
+from rules.slips import did_you_mean
 
 Predicate = Callable[[Any], bool]
 
@@ -49,6 +50,8 @@ def conditions(
         return (of_people, _OF_PEOPLE) if guarded else (None, "")
     known = _properties(types)
     if of_items and known:
+        if "items" not in known:
+            node.wrong(f"{' or '.join(types)} has no items: what it has is asked by `where`")
         known = _ITEM
     tests: list[tuple[str, Test]] = []
     for one in node:

@@ -14,7 +14,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from rules.documents import Node, did_you_mean
+from rules.documents import Node
+from rules.slips import did_you_mean
 from rules.spec import UNREADABLE, Reader, Scope
 
 NAMES: Final = ("hint", "site", "form")

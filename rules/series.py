@@ -20,9 +20,10 @@ from profiles.money import exponent
 from profiles.people import zone_of
 from profiles.state import ORDERS, STATUSES, TRAITS, Line, Profile
 from profiles.wire import Event
-from rules.compare import Test, numeric, words
-from rules.documents import Node, did_you_mean
+from rules.compare import NUMERIC, WORDS, Test, numeric, words
+from rules.documents import Node
 from rules.predicates import Predicate, conditions, value_at
+from rules.slips import did_you_mean
 from rules.spec import Reader, Reads, Scope, once, shown
 from rules.verdict import NO, Answer, Judge, always
 from rules.windows import Last, Place, Window, nowhere, window_of
@@ -30,6 +31,7 @@ from rules.windows import Last, Place, Window, nowhere, window_of
 MEASURES: Final = ("times", "distinct_days", "distinct", "sum", "avg", "median", "min", "max", "first", "last")
 SOURCE_KEYS: Final = ("where", "item", "window", "status_in", "per", "resolution")
 OF_NUMBERS: Final = ("sum", "avg", "median", "min", "max")
+AN_ORDER: Final = "an order"
 TOLD_MAX: Final = 20
 """Of the events that made a measure so, ``explain`` tells the newest."""
 MONEY: Final = ("total", "amount", "revenue", "value", "shipping", "tax", "discount", "margin")
@@ -77,7 +79,7 @@ def source_of(named: Node, node: Node, scope: Scope) -> Source:
     item, item_key = conditions(node.get("item"), types, of_items=True)
     if is_order:
         # The book keeps no more of an order than these: a condition on anything else would never hold.
-        _only(node.get("where"), (*orders.FACTS, "order_id"), "an order")
+        _only(node.get("where"), (*orders.FACTS, "order_id"), AN_ORDER)
         _only(node.get("item"), Line._fields, "an order's line")
         asked = {name for one in node.get("item") or () for name, _ in (one.items() if one.is_map() else ())}
         scope.keep_of_lines(asked.intersection(orders.LINE_ON_DEMAND))
@@ -126,7 +128,12 @@ def _only(node: Node | None, known: tuple[str, ...], whose: str) -> None:
     for one in node if node is not None else ():
         for name, wanted in one.items():
             if name not in known:
-                wanted.wrong(f"of {whose} {', '.join(known)} are known, not {name!r}{did_you_mean(name, known)}")
+                hint = did_you_mean(name, known)
+                if whose == AN_ORDER and name in ORDER_MONEY:
+                    hint = f"; amounts are asked beside it, like max: {{field: {name}, gte: 100}}"
+                elif whose == AN_ORDER and name in Line._fields:
+                    hint = f"; its lines are asked by item: [{{{name}: …}}]"
+                wanted.wrong(f"of {whose} {', '.join(known)} are known, not {name!r}{hint}")
 
 
 # --- orders ------------------------------------------------------------------------------------------------------
@@ -485,10 +492,14 @@ def _orders_told(source: Source, scope: Scope) -> Callable[[Profile, int], list[
 
 def test_of(name: str, node: Node, money: str) -> tuple[Test, str]:
     """The comparison of a measure, and its text; ``money``: the currency of its amounts, "" for none."""
+    as_words = name in ("first", "last") and not money
+    if node.is_map():
+        beside = () if name in ("times", "distinct_days") else ("field",)
+        node.known((*beside, *NUMERIC, *((*WORDS, "under") if as_words else ())))
     said = {"times": "times", "distinct_days": "different days"}.get(name)
     field = node.get("field") if node.is_map() else None
     label = said or f"{name}({field.text() if field is not None else ''})"
-    if name in ("first", "last") and not money:
+    if as_words:
         test, text = words(node)
         if test is None:
             node.wrong("a comparison wanted")

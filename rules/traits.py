@@ -13,9 +13,10 @@ from profiles import carts, orders
 from profiles.moments import FOREVER, Duration
 from profiles.spec import discover
 from profiles.state import CARTS, SEEN, SESSION, TRAITS, Profile
-from rules.documents import Node, did_you_mean
+from rules.documents import Node
 from rules.messages import CHANNELS, reader
 from rules.series import of_book
+from rules.slips import did_you_mean
 from rules.spec import PUBLISH, UNREADABLE, Read, Reader, Reads, Scope, TraitKind
 from rules.touches import PARTS, touch
 

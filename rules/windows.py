@@ -141,13 +141,17 @@ def window_of(node: Node | None, scope: Scope, last: Callable[[Node], Last] | No
     if node is None:
         return None
     if isinstance(node.value, str):
+        if node.value in CALENDAR:
+            node.wrong(f"a period of the calendar goes as {{calendar: {node.value}}}")
+            return None
         node = node.made({"within": node})
     node.known(KEYS)
     if not node.is_map():
         return None
     kinds = [key for key in _KINDS if node.get(key) is not None]
     if not kinds:
-        node.wrong(f"one of {', '.join(_KINDS)} wanted")
+        if all(key in KEYS for key, _ in node.items()):
+            node.wrong(f"one of {', '.join(_KINDS)} wanted")
         return None
     if len(kinds) > 1 and kinds != ["after", "before"]:
         node.wrong(f"one of {', '.join(_KINDS)} wanted, got {' and '.join(kinds)}")

@@ -87,7 +87,7 @@ def _between(kind: str, take: Take, wanted: str, node: Node, currency: str) -> t
         node.wrong("between: goes with `int`, `number` and `money` only")
         return take, wanted
     if len(ends) != 2:
-        node.wrong(f"between: a list of two numbers wanted, got {node.found()}")
+        node.wrong(f"between: a list of two numbers wanted, like [1, 10], got {node.found()}")
         return take, wanted
     low, high = (_minor(one.number(), currency) if kind == "money" else Fraction(one.number()) for one in ends)
     if low > high:

@@ -7,6 +7,8 @@ from typing import Any
 from profiles import consent
 from profiles.state import CONSENTS, Profile
 from rules.documents import Node
+from rules.messages import CHANNELS
+from rules.slips import did_you_mean
 from rules.spec import Judged, OperatorSpec, RuleExample, Scope
 from rules.verdict import Answer, always
 from rules.words import Tongue
@@ -18,9 +20,14 @@ _STATES = (consent.GRANTED, consent.DENIED, _UNKNOWN)
 def _consent(node: Node, scope: Scope) -> Judged:
     wanted = node.get("consent")
     assert wanted is not None
+    if not wanted.is_map():
+        wanted.wrong(f"a mapping wanted, like {{channel: email, state: granted}}, got {wanted.found()}")
+        wanted = wanted.made({"channel": wanted})
     wanted.known(("channel", "topic", "state"), required=("channel",))
     channel_node, topic_node, state_node = wanted.get("channel"), wanted.get("topic"), wanted.get("state")
     channel = channel_node.text() if channel_node is not None else "email"
+    if channel_node is not None and channel not in CHANNELS and (meant := did_you_mean(channel, CHANNELS, alike=0.8)):
+        channel_node.wrong(f"unknown channel {channel!r}{meant}")
     topic = topic_node.text() if topic_node is not None else "*"
     states = [one.choice(_STATES) for one in state_node] if state_node is not None else [consent.GRANTED]
     wanted_states = frozenset(states)

@@ -26,9 +26,10 @@ from profiles.moments import FOREVER, Duration, iso
 from profiles.schemas import ITEM
 from profiles.state import Line, Profile
 from profiles.wire import Event
-from rules.documents import Node, did_you_mean
+from rules.documents import Node
 from rules.predicates import CUSTOM, value_at
 from rules.series import ORDER_READS, Source, source_of
+from rules.slips import did_you_mean
 from rules.spec import Judged, OperatorSpec, Reads, RuleExample, Scope
 from rules.verdict import NO, Answer
 from rules.words import Tongue

@@ -26,6 +26,9 @@ QUANTILE = "quantile"
 _NUMBERS = ("number", "money", "span")
 _DATES = ("before", "after")
 _BESIDE = (*_AGES, _NEXT, _ANNIVERSARY, *_DATES, QUANTILE, "exists", "missing")
+_ORDERED = ("lt", "lte", "gt", "gte", "between")
+_UNORDERED = {"time": "older_than, newer_than, before or after", "text": "eq, ne, in or not_in"}
+"""The kinds of traits that are not more or less, and what can be asked of them."""
 _OPS = (
     *NUMERIC,
     "contains",
@@ -111,9 +114,17 @@ def _judge(node: Node, reader: Reader, scope: Scope) -> tuple[Judge, str, Reads]
             judges.append(_there(reader, operand.truth() == (op == "exists")))
             texts.append(op)
     rest = {key: one for key, one in node.items() if key != "trait" and key not in _BESIDE}
-    if rest:
+    unordered = [op for op in _ORDERED if op in rest and reader.kind in _UNORDERED]
+    if unordered:
+        wanted = _UNORDERED[reader.kind]
+        rest[unordered[0]].wrong(f"{wanted} wanted, for it is a {reader.kind}; got {unordered[0]}")
+        judges.append(lambda profile, now_ms: NO)
+    elif rest:
         part = Node(rest, node.file, node.line, node.where, node.mistakes)
         if reader.kind in _NUMBERS:
+            for op, operand in rest.items():
+                if op in _OPS and op not in NUMERIC:
+                    operand.wrong(f"one of {', '.join(NUMERIC)} wanted, for it is a {reader.kind}; got {op}")
             test, text, _ = numeric(part, scope.currency if reader.kind == "money" else "")
             judges.append(_compared(reader, test, absent=False))
         else:
@@ -123,7 +134,10 @@ def _judge(node: Node, reader: Reader, scope: Scope) -> tuple[Judge, str, Reads]
                 judges.append(_compared(reader, found, absent=negative))
         texts.append(text)
     if not judges:
-        node.wrong(f"a comparison wanted: one of {', '.join(_OPS)}")
+        if reader is not UNREADABLE and all(
+            op in ("trait", *_OPS) for op, _ in node.items()
+        ):  # Of an unknown word, that is told.
+            node.wrong(f"a comparison wanted: one of {', '.join(_OPS)}")
         return (lambda profile, now_ms: NO), "?", reads
     return all_of(tuple(judges)), " and ".join(texts), reads
 

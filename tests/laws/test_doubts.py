@@ -96,7 +96,7 @@ def claims(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
     mistakes: list[Mistake] = []
     node = parse(text, "rules", mistakes)
     assert node is not None
-    looking = Looking([node], compile_rules([("rules", text)]))
+    looking = Looking([node], compile_rules([("rules", text)]).readers)
     fits = {name: looking.fits(one) for name, one in looking.nodes.items()}
     pairs = [(name, "nobody", NOBODY, boxes) for name, boxes in fits.items()]
     pairs += [(name, "everybody", boxes, EVERYBODY) for name, boxes in fits.items()]

@@ -98,9 +98,50 @@ def test_ten_slips_in_one_file_are_told_in_ten_lines_that_say_what_was_wanted() 
         "a.yaml:7: segments/lapsed: unknown operator 'did_nt'; did you mean 'did_not'?",
         "a.yaml:8: segments/sums/sum: sum within P30D may need any number of entries: 'resolution' wanted, like PT1H",
         "a.yaml:9: segments/ring/in_segment: segments in a ring: ring → ring",
-        "a.yaml:10: segments/month/older_than: a duration like P3M, P7D, PT2H or 30m wanted, got 'P3Months'",
+        "a.yaml:10: segments/month/older_than: a duration like P3M, P7D, PT2H or 30m wanted, got 'P3Months'; "
+        "did you mean 'P3M'?",
         "a.yaml:14: triggers/cart/cancel_on/1/evnt: unknown key 'evnt'; did you mean 'event'?",
         "a.yaml:15: triggers/cart/steps/1/wait: a duration like P3M, P7D, PT2H or 30m wanted, got 'soon'",
+    ]
+
+
+OTHER_TEN: Final = """\
+traits:
+  spent: {sum: order.total}
+segments:
+  rich: {trait: spent, gte: 500 EUR}
+  silent: {trait: last_order_at, older_than: 90 days}
+  often: {did: order, count: {gte: 3}}
+  paid: {did: order_paid}
+  nobody: {all: [{trait: orders_paid, gte: 5}, {trait: orders_paid, lt: 3}]}
+  steps:
+    kind: stages
+    stages:
+      - {name: hot, when: {trait: orders_paid, gte: 10}}
+      - {name: warm, when: {trait: orders_paid, lte: 8}}
+      - {name: rest, when: otherwise}
+  read: {did: page_viewed, item: [{category: tea}]}
+  male: {trait: gender, eq: “male”}
+  open: {did: order, times: {gte: 3}
+  last: {all: [{in_segment: open}, {or: [{did: order}]}]}
+"""
+
+
+@pytest.mark.mechanic("D9")
+def test_what_nobody_can_mean_is_told_beside_other_mistakes_and_a_slip_in_yaml_hides_none() -> None:
+    assert told(("a.yaml", OTHER_TEN)) == [
+        "a.yaml:4: segments/rich/gte: an amount of USD like 500 or 499.90 wanted, got '500 EUR'",
+        "a.yaml:5: segments/silent/older_than: a duration like P3M, P7D, PT2H or 30m wanted, got '90 days'; "
+        "did you mean 'P90D'?",
+        "a.yaml:6: segments/often/count: unknown key 'count'; did you mean 'times'?",
+        "a.yaml:7: segments/paid/did: unknown event type 'order_paid'; `did: order` counts those paid, "
+        "with `status_in: [shipped]` others; the change is order_status_changed",
+        "a.yaml:8: segments/nobody/all/2: nobody fits this and {trait: orders_paid, gte: 5} (line 8)",
+        "a.yaml:12: segments/steps/stages/1/when: a gap: from 8 to 10 nobody is in any stage but `otherwise`",
+        "a.yaml:15: segments/read/item: page_viewed has no items: what it has is asked by `where`",
+        "a.yaml:16: segments/male/eq: plain quotes wanted, got “”",
+        "a.yaml:18: ',' or '}' wanted, got a word; what line 17 opens is not closed",
+        "a.yaml:18: segments/last/all/2: unknown operator 'or'; did you mean 'any'?",
     ]
 
 
