@@ -21,7 +21,16 @@ from setuptools import Distribution
 
 HOME: Final = Path(__file__).parent.parent
 ROOMS: Final = ("profiles", "rules", "stream", "connectors", "console", "opportune")
-CORE: Final = ("profiles/**/*.py", "rules/**/*.py", "stream/computing.py", "stream/effects.py", "stream/owned.py")
+CORE: Final = (
+    "profiles/**/*.py",
+    "rules/**/*.py",
+    "stream/stepping.py",
+    "stream/meeting.py",
+    "stream/telling.py",
+    "stream/computing.py",
+    "stream/effects.py",
+    "stream/owned.py",
+)
 # What reads rules, shows them or stands at the edge: run once, or by pydantic. Nothing would be won.
 NOT_COMPILED: Final = (
     "profiles/event_types/*", "profiles/payloads.py", "profiles/schemas.py", "profiles/taxonomy.py",

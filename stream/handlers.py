@@ -36,15 +36,17 @@ from profiles.wire import (
 from rules.rulebook import Rulebook
 from stream import effects, metrics
 from stream.alarms import Gate
+from stream.bugs import Bugs
 from stream.cache import Cache, Held
 from stream.clock import LogClock, StoreClock, thread_cpu_ns, wall_ms
-from stream.computing import CATALOG_TOPIC, Bugs, Computing, Page
+from stream.computing import CATALOG_TOPIC, Computing
 from stream.effects import Batch, Draft, Shard
 from stream.facts import PAGE, WALK_EVERY_MS, Books, Scanner, digest_of, doc_of, key_in
 from stream.group import Group, Input
 from stream.owned import Owned
 from stream.ports import Ids, Log, LogRecord, ProfileStore
 from stream.settings import Own
+from stream.stepping import Page
 
 log = logging.getLogger(__name__)
 
