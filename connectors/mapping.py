@@ -14,12 +14,14 @@
         properties: {order_id: $InvoiceNo, currency: GBP}
         lines: {product_id: $StockCode, quantity: $Quantity, price: $UnitPrice}
 
-A value is ``$Column`` (``"${Order ID}"`` when the name is no word, ``$a.b`` inside JSON), a constant, or one function of
-``FUNCTIONS`` by its name: ``{lower: $Country}``. Nothing else: no arithmetic in text, no code. ``$_row`` is the row's
-number in the file, ``$_file`` names the file by its content. ``$$5`` is the text ``$5``.
+A value is ``$Column`` (``"${Order ID}"`` when the name is no word; inside JSON ``$a.b``, of a list ``$a.0.b``), a constant, or
+one function of ``FUNCTIONS`` by its name: ``{lower: $Country}``. Nothing else: no arithmetic in text, no code. ``$_row`` is
+the row's number in the file, ``$_file`` names the file by its content. ``$$5`` is the text ``$5``. Inside JSON
+``{each: [$lines, {sku: $code}]}`` is a list: what it says of each entry, whose own fields ``$code`` then names.
 
 Rows with equal ``group`` values are one event: ``properties`` are read from the first of them, ``lines`` from each.
-The first of ``events`` whose ``when`` holds is taken. Every mistake of a page is reported at once, at its line.
+The first of ``events`` whose ``when`` holds is taken; it may have an ``identify`` and a ``time`` of its own. Every mistake of
+a page is reported at once, at its line.
 """
 
 from __future__ import annotations
@@ -43,6 +45,7 @@ from profiles.taxonomy import resolve
 
 PAGE_CHARS_MAX: Final = 256_000
 NESTING_MAX: Final = 20
+EACH: Final = "each"
 KINDS: Final = ("csv", "jsonl", "parquet")
 FORMATS_OF_TIME: Final = ("iso", "epoch_s", "epoch_ms")
 ROW: Final = "_row"
@@ -99,7 +102,15 @@ class Object:
     fields: tuple[tuple[str, Expr], ...]
 
 
-Expr = Const | Column | Call | Object
+@dataclass(frozen=True, slots=True)
+class Each:
+    """What is said of every entry of a list."""
+
+    entries: Expr
+    says: Expr
+
+
+Expr = Const | Column | Call | Object | Each
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +145,7 @@ class EventRule:
 
     Attributes:
         when: all must hold for the first row.
+        identify, time: of these events; empty: the page's.
         event: the type's name, constant or by row.
         message_id: of the row or group; absent: file and row number.
         properties, traits: of the first row.
@@ -143,6 +155,8 @@ class EventRule:
     """
 
     when: tuple[Check, ...]
+    identify: tuple[tuple[str, Expr], ...]
+    time: TimeRule | None
     event: Expr
     message_id: Expr | None
     properties: Object
@@ -405,8 +419,8 @@ class _Reader:
             file=file,
             source=self.text(get("source"), "source") or name,
             backfill=backfill,
-            identify=self.identify(get("identify")),
-            time=self.time(get("time")),
+            identify=self.identify(get("identify"), "identify"),
+            time=self.time(get("time"), "time"),
             reject=tuple(self.reject(node, f"reject/{n}") for n, node in enumerate(self.list(get("reject"), "reject"))),
             drop_duplicates=duplicates == "drop",
             group=tuple(self.expr(node, f"group/{n}") for n, node in enumerate(self.list(get("group"), "group"))),
@@ -453,34 +467,34 @@ class _Reader:
             encoding = "utf-8"
         return FileFormat(kind, delimiter, delimiter == "blanks", columns, encoding)
 
-    def identify(self, node: yaml.Node | None) -> tuple[tuple[str, Expr], ...]:
-        nodes = self.fields(node, "identify", tuple(STRENGTH), noun="kind of identifier")
+    def identify(self, node: yaml.Node | None, where: str) -> tuple[tuple[str, Expr], ...]:
+        nodes = self.fields(node, where, tuple(STRENGTH), noun="kind of identifier")
         if nodes is None:
             return ()
         if not nodes and node is not None:
-            self.say(node, "identify", f"one or more of {', '.join(STRENGTH)} wanted, got none")
-        pairs = [(kind, self.expr(one, f"identify/{kind}")) for kind, one in nodes.items()]
+            self.say(node, where, f"one or more of {', '.join(STRENGTH)} wanted, got none")
+        pairs = [(kind, self.expr(one, f"{where}/{kind}")) for kind, one in nodes.items()]
         return tuple(sorted(pairs, key=lambda pair: -STRENGTH[pair[0]]))
 
-    def time(self, node: yaml.Node | None) -> TimeRule:
+    def time(self, node: yaml.Node | None, where: str) -> TimeRule:
         empty = TimeRule(Const(None), "iso", zone_named("UTC"))
-        nodes = self.fields(node, "time", ("from", "format", "zone"), required=("from",))
+        nodes = self.fields(node, where, ("from", "format", "zone"), required=("from",))
         if nodes is None or "from" not in nodes:
             return empty
-        written = self.text(nodes.get("format"), "time/format") or "iso"
+        written = self.text(nodes.get("format"), f"{where}/format") or "iso"
         if written not in FORMATS_OF_TIME and "%" not in written:
             self.say(
                 nodes["format"],
-                "time/format",
+                f"{where}/format",
                 f"iso, epoch_s, epoch_ms or a pattern like %Y-%m-%d wanted, got {written!r}",
             )
-        zone = self.text(nodes.get("zone"), "time/zone") or "UTC"
+        zone = self.text(nodes.get("zone"), f"{where}/zone") or "UTC"
         try:
             found = zone_named(zone)
         except ValueError as error:
-            self.say(nodes["zone"], "time/zone", str(error))
+            self.say(nodes["zone"], f"{where}/zone", str(error))
             found = empty.zone
-        return TimeRule(self.expr(nodes["from"], "time/from"), written, found)
+        return TimeRule(self.expr(nodes["from"], f"{where}/from"), written, found)
 
     def reject(self, node: yaml.Node, where: str) -> RejectRule:
         nodes = self.fields(node, where, ("reason", "if"), required=("reason", "if")) or {}
@@ -519,7 +533,7 @@ class _Reader:
         return tuple(found)
 
     def event(self, node: yaml.Node, where: str, *, grouped: bool) -> EventRule:
-        known = ("when", "event", "message_id", "properties", "traits", "lines", "match_orders")
+        known = ("when", "identify", "time", "event", "message_id", "properties", "traits", "lines", "match_orders")
         nodes = self.fields(node, where, known, required=("event",)) or {}
         get = nodes.get
         event = self.expr(nodes["event"], f"{where}/event") if "event" in nodes else Const("any")
@@ -533,6 +547,8 @@ class _Reader:
         otherwise = self.text(get("match_orders"), f"{where}/match_orders") or ""
         return EventRule(
             when=self.checks(get("when"), f"{where}/when"),
+            identify=self.identify(get("identify"), f"{where}/identify"),
+            time=self.time(nodes["time"], f"{where}/time") if "time" in nodes else None,
             event=event,
             message_id=self.expr(nodes["message_id"], f"{where}/message_id") if "message_id" in nodes else None,
             properties=self.object(get("properties"), f"{where}/properties"),
@@ -569,6 +585,8 @@ class _Reader:
         pairs = self.pairs(node, where)
         if len(pairs) == 1:
             name, (key, inner) = next(iter(pairs.items()))
+            if name == EACH:
+                return self.each(inner, f"{where}/{name}", depth)
             function = FUNCTIONS.get(name)
             if function is not None:
                 return self.call(name, function, inner, where, depth)
@@ -576,6 +594,13 @@ class _Reader:
                 self.say(key, where, f"unknown function '{name}'{closest(name, FUNCTIONS)}")
                 return Const(None)
         return Object(tuple((name, self.expr(one, f"{where}/{name}", depth + 1)) for name, (_, one) in pairs.items()))
+
+    def each(self, inner: yaml.Node, where: str, depth: int) -> Expr:
+        nodes = inner.value if isinstance(inner, yaml.SequenceNode) else []
+        if len(nodes) != 2:
+            self.say(inner, where, "a list, and what is said of its entries, wanted")
+            return Const(None)
+        return Each(*(self.expr(one, f"{where}/{n}", depth + 1) for n, one in enumerate(nodes)))
 
     def call(self, name: str, function: Function, inner: yaml.Node, where: str, depth: int) -> Expr:
         nodes = inner.value if isinstance(inner, yaml.SequenceNode) else [inner]
@@ -714,8 +739,9 @@ def _columns(mapping: FileMapping) -> Iterable[Column]:
     exprs: list[Expr] = [expr for _, expr in mapping.identify]
     exprs += [mapping.time.source, *mapping.group]
     for event in mapping.events:
-        exprs += [event.event, event.properties, event.traits]
+        exprs += [event.event, event.properties, event.traits, *(expr for _, expr in event.identify)]
         exprs += [one for one in (event.message_id, event.lines) if one is not None]
+        exprs += [event.time.source] if event.time is not None else []
     while exprs:
         expr = exprs.pop()
         if isinstance(expr, Column):
@@ -724,6 +750,8 @@ def _columns(mapping: FileMapping) -> Iterable[Column]:
             exprs += expr.args
         elif isinstance(expr, Object):
             exprs += [one for _, one in expr.fields]
+        elif isinstance(expr, Each):
+            exprs.append(expr.entries)  # What it says is of the entries' own fields.
 
 
 @dataclass(frozen=True, slots=True)
@@ -731,6 +759,8 @@ class BoundEvent:
     """An ``EventRule`` over the rows of one file."""
 
     when: Test
+    identify: tuple[tuple[str, Value], ...]
+    time: Callable[[Row, int], int]
     event: Value
     message_id: Value | None
     properties: Value
@@ -743,11 +773,20 @@ class BoundEvent:
 class Bound:
     """A mapping over the rows of one file: functions of (row, row number)."""
 
-    identify: tuple[tuple[str, Value], ...]
-    time: Callable[[Row, int], int]
     reject: tuple[tuple[str, Test], ...]
     group: tuple[Value, ...]
     events: tuple[BoundEvent, ...]
+
+    def rule(self, row: Row, number: int) -> BoundEvent:
+        """What becomes of a row.
+
+        Raises:
+            BadInput: ``no_event``: nothing.
+        """
+        for rule in self.events:
+            if rule.when(row, number):
+                return rule
+        raise BadInput("no_event", "events: one whose 'when' holds wanted, got none")
 
 
 def bind(mapping: FileMapping, columns: Sequence[str] | None, file_id: str) -> Bound:
@@ -764,23 +803,14 @@ def bind(mapping: FileMapping, columns: Sequence[str] | None, file_id: str) -> B
         if mistakes:
             raise BadDocument(sorted(mistakes, key=lambda mistake: mistake.line))
     binder = _Binder({name: n for n, name in enumerate(columns)} if columns is not None else None, file_id)
-    rule = mapping.time
-    source = binder.value(rule.source)
-
-    def time(row: Row, number: int) -> int:
-        value = source(row, number)
-        if value is None:
-            raise ValueError("a time wanted, got nothing")
-        return read_time(value, rule.format, rule.zone)
-
     return Bound(
-        identify=tuple((kind, binder.value(expr)) for kind, expr in mapping.identify),
-        time=time,
         reject=tuple((one.reason, binder.test(one.checks)) for one in mapping.reject),
         group=tuple(binder.value(expr) for expr in mapping.group),
         events=tuple(
             BoundEvent(
                 when=binder.test(one.when),
+                identify=tuple((kind, binder.value(expr)) for kind, expr in one.identify or mapping.identify),
+                time=binder.time(one.time or mapping.time),
                 event=binder.value(one.event),
                 message_id=binder.value(one.message_id) if one.message_id is not None else None,
                 properties=binder.value(one.properties),
@@ -812,6 +842,14 @@ class _Binder:
                 return {name: found for name, value in fields if (found := value(row, number)) is not None}
 
             return together
+        if isinstance(expr, Each):
+            entries, says = self.value(expr.entries), _Binder(None, self.file_id).value(expr.says)
+
+            def of_each(row: Row, number: int) -> list[Any] | None:
+                found = entries(row, number)
+                return [says(one, number) for one in found] if isinstance(found, list) else None
+
+            return of_each
         function = FUNCTIONS[expr.function]
         apply, takes_none, where = function.apply, function.takes_none, expr.place.where
         args = [self.value(one) for one in expr.args]
@@ -841,10 +879,26 @@ class _Binder:
         def inside(row: Row, number: int) -> Any:
             value = row
             for part in path:
-                value = value.get(part) if isinstance(value, dict) else None
+                if isinstance(value, dict):
+                    value = value.get(part)
+                elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
+                    value = value[int(part)]
+                else:
+                    value = None
             return None if value == "" else value
 
         return inside
+
+    def time(self, rule: TimeRule) -> Callable[[Row, int], int]:
+        source = self.value(rule.source)
+
+        def told(row: Row, number: int) -> int:
+            value = source(row, number)
+            if value is None:
+                raise ValueError("a time wanted, got nothing")
+            return read_time(value, rule.format, rule.zone)
+
+        return told
 
     def test(self, checks: Sequence[Check]) -> Test:
         bound = [(self.cell(check.column.name), TESTS[check.op], check.wanted) for check in checks]

@@ -272,12 +272,12 @@ class _Maker:
 
     def draft(self, bound: Bound, records: list[tuple[int, Row]]) -> _Draft:
         number, row = records[0]
-        rule = self.rule(bound, row, number)
-        at_ms = min(self.at(bound, row, number) for number, row in records)
+        rule = bound.rule(row, number)
+        at_ms = min(self.at(rule, row, number) for number, row in records)
         if at_ms > self.now_ms + AHEAD_MS_MAX:
             raise BadInput("in_future", "time: one that has come wanted, got a later one")
-        addresses = self.addresses(bound, row, number)
-        if any(self.addresses(bound, other, n) != addresses for n, other in records[1:]):
+        addresses = self.addresses(rule, row, number)
+        if any(self.addresses(rule, other, n) != addresses for n, other in records[1:]):
             raise BadInput("bad_identifier", "group: rows of one customer wanted, got several customers")
         try:
             name = rule.event(row, number)
@@ -307,21 +307,15 @@ class _Maker:
             otherwise=rule.match_orders,
         )
 
-    def rule(self, bound: Bound, row: Row, number: int) -> BoundEvent:
-        for rule in bound.events:
-            if rule.when(row, number):
-                return rule
-        raise BadInput("no_event", "events: one whose 'when' holds wanted, got none")
-
-    def at(self, bound: Bound, row: Row, number: int) -> int:
+    def at(self, rule: BoundEvent, row: Row, number: int) -> int:
         try:
-            return bound.time(row, number)
+            return rule.time(row, number)
         except ValueError as error:
             raise BadInput("bad_time", f"time: {error}") from None
 
-    def addresses(self, bound: Bound, row: Row, number: int) -> tuple[str, ...]:
+    def addresses(self, rule: BoundEvent, row: Row, number: int) -> tuple[str, ...]:
         found = []
-        for kind, value in bound.identify:
+        for kind, value in rule.identify:
             try:
                 text = value(row, number)
                 if text is not None:
@@ -329,7 +323,7 @@ class _Maker:
             except ValueError as error:
                 raise BadInput("bad_identifier", f"identify: {error}") from None
         if not found:
-            kinds = ", ".join(kind for kind, _ in bound.identify)
+            kinds = ", ".join(kind for kind, _ in rule.identify)
             raise BadInput("no_identifier", f"identify: one of {kinds} wanted, got none")
         return tuple(found)
 

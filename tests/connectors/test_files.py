@@ -667,6 +667,68 @@ events:
     assert event.traits.get("it") == value
 
 
+def test_inside_json_a_list_is_read_entry_by_entry_and_an_event_may_say_whose_and_when_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    rows = [
+        {
+            "user": 1,
+            "at": "2020-01-01",
+            "lines": [{"code": "a", "of": {"n": 2}}, {"code": "b"}, 5],
+            "codes": ["x", "y"],
+        },
+        {"user": 2, "at": "2020-01-02", "lines": "none", "codes": []},
+        {"kind": "parcel", "to": 3, "sent": 1_577_923_200},
+    ]
+    path.write_bytes(b"\n".join(json.dumps(row).encode() for row in rows))
+    text = """
+name: shop
+file: {kind: jsonl}
+identify: {user: $user}
+time: {from: $at}
+events:
+  - when: {kind: {eq: parcel}}
+    identify: {user: $to}
+    time: {from: $sent, format: epoch_s}
+    event: parcel_sent
+  - event: seen
+    properties: {first: $codes.1, none: $codes.2, odd: $codes.x, lines: {each: [$lines, {sku: {upper: $code}, n: $of.n}]}}
+"""
+    first, second, third = read(path, page(text)).events
+    assert first.props == {"first": "y", "lines": [{"sku": "A", "n": 2}, {"sku": "B"}]}
+    assert (second.address, second.props) == ("user:2", {})
+    assert (third.type, third.address, iso(third.at_ms)) == ("parcel_sent", "user:3", "2020-01-02T00:00:00.000Z")
+
+
+def test_what_an_event_says_of_its_own_is_looked_at_as_the_pages_is(tmp_path: Path) -> None:
+    text = """
+name: shop
+file: {kind: csv}
+identify: {user: $user}
+time: {from: $at}
+events:
+  - event: seen
+    identify: {name: $user}
+    time: {from: $at, format: soon}
+    properties: {lines: {each: $lines}}
+"""
+    assert wrong(text) == [
+        "shop.yaml:8: events/0/identify: unknown kind of identifier 'name'",
+        "shop.yaml:8: events/0/identify: one or more of user, email, phone, card, device, anon wanted, got none",
+        "shop.yaml:9: events/0/time/format: iso, epoch_s, epoch_ms or a pattern like %Y-%m-%d wanted, got 'soon'",
+        "shop.yaml:10: events/0/properties/lines/each: a list, and what is said of its entries, wanted",
+    ]
+    path = tmp_path / "a.csv"
+    path.write_text("user,at\n1,2020-01-01\n")
+    own = "identify: {user: $whom}\n    time: {from: $when}"
+    lacking = text.replace("identify: {name: $user}\n    time: {from: $at, format: soon}", own)
+    lacking = lacking.replace("{each: $lines}", "{each: [$lines, {sku: $code}]}")
+    with pytest.raises(BadDocument) as refused:
+        read(path, page(lacking))
+    assert [mistake.message for mistake in refused.value.mistakes] == [
+        f"unknown column '{name}'" for name in ("whom", "when", "lines")
+    ]
+
+
 def test_every_function_is_tried_above() -> None:
     tried = test_a_function_gives_what_it_says.pytestmark[0].args[1]
     assert {call.strip("{").split(":")[0] for call, _ in tried if call.startswith("{")} == set(FUNCTIONS)
