@@ -62,7 +62,7 @@ soak: env
 
 # Readers of hostile bytes under atheris, SECONDS each; what breaks one is kept in tests/data/fuzz. Linux only.
 SECONDS ?= 60
-TARGETS ?= event command blob rules token body inflated
+TARGETS ?= event command blob rules token body webhook inflated
 fuzz: env
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r tests/fuzz/requirements.txt
 	for target in $(TARGETS); do $(BIN)/python -m tests.fuzz.run $$target --seconds $(SECONDS) || exit 1; done

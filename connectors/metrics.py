@@ -27,6 +27,11 @@ BODIES_REFUSED: Final = Counter(
     "Whole bodies refused before their events were looked at, by source and reason; kept on dead_letters if they were read",
     ["source", "reason"],
 )
+HOOKS_REFUSED: Final = Counter(
+    "opportune_collector_webhooks_refused_total",
+    "Deliveries of webhooks that were answered 404, by source and reason: a bad signature, or a time too long ago or ahead",
+    ["source", "reason"],
+)
 REQUESTS: Final = Counter(
     "opportune_collector_requests_total",
     "Requests answered, by route and HTTP status",

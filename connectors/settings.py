@@ -103,6 +103,15 @@ class Settings:
         repr=False,
         metadata=_about("path or JSON", "Who may send: see connectors/collector/keys.py.", secret=True),
     )
+    webhooks: str = field(
+        default="",
+        repr=False,
+        metadata=_about(
+            "path or JSON",
+            "Whose webhooks are taken at /hooks/<name>: see connectors/collector/webhooks.py. Empty: nobody's.",
+            secret=True,
+        ),
+    )
     collector_host: str = field(default="0.0.0.0", metadata=_about("address", "Where the collector listens."))
     collector_port: int = field(
         default=8080, metadata=_about("port", "Its port; 0 takes a free one.", least=0, most=65_535)

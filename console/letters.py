@@ -28,9 +28,10 @@ from typing import Any, Final
 
 import orjson
 
-from connectors.collector.admission import Given, admit, message_id_of
+from connectors.collector.admission import HOOK, Given, admit, message_id_of
 from connectors.collector.body import Parsed, parse
 from connectors.collector.keys import Keys
+from connectors.collector.webhooks import Webhooks
 from console.topic import lying
 from profiles.errors import BadInput
 from profiles.moments import iso, parse_instant
@@ -102,16 +103,24 @@ class DeadLetters:
         options: how to reach the brokers, as aiokafka takes it.
         partitions: of each topic.
         keys: the senders' write keys; without, letters of collectors cannot be admitted again.
+        hooks: the webhooks that are taken; the same of their letters.
     """
 
     def __init__(
-        self, log: Log, secret: bytes, options: Mapping[str, Any], partitions: int, keys: Keys | None = None
+        self,
+        log: Log,
+        secret: bytes,
+        options: Mapping[str, Any],
+        partitions: int,
+        keys: Keys | None = None,
+        hooks: Webhooks | None = None,
     ) -> None:
         self._log = log
         self._secret = secret
         self._options = options
         self._partitions = partitions
         self._keys = keys
+        self._hooks = hooks or {}
         self._commands_to: dict[int, int] = {}  # partition -> the last command's letter that was replayed
 
     async def read(self) -> AsyncIterator[Letter | tuple[str, Note]]:
@@ -209,9 +218,17 @@ class DeadLetters:
         if "(original cut to " in letter.detail:
             raise BadInput("cut", "letter: the whole original wanted, got the beginning of one that was too large")
         name = str(letter.where["source"])
-        source = self._keys.named(name) if self._keys is not None else None
-        if source is None:
-            raise BadInput("no_source", f"OPPORTUNE_WRITE_KEYS: a write key of source {name} wanted, got none")
+        headers = letter.where.get("headers", {})
+        if letter.where["collector"] == HOOK:
+            hook = self._hooks.get(name)
+            if hook is None:
+                raise BadInput("no_source", f"OPPORTUNE_WEBHOOKS: source {name} wanted, got none")
+            source, parsed = hook.source, hook.parse(headers, letter.original)
+        else:
+            known = self._keys.named(name) if self._keys is not None else None
+            if known is None:
+                raise BadInput("no_source", f"OPPORTUNE_WRITE_KEYS: a write key of source {name} wanted, got none")
+            source, parsed = known, _parsed(letter)
         given = Given(
             source,
             now_ms if letter.reason == IN_FUTURE else parse_instant(letter.at),
@@ -219,7 +236,7 @@ class DeadLetters:
             EVENT_BYTES_MAX,
             backfill=bool(letter.where.get("backfill")),
         )
-        admission = admit(_parsed(letter), given)
+        admission = admit(parsed, given)
         if admission.refusals:
             refusal = admission.refusals[0]
             raise BadInput(refusal.reason, refusal.detail)

@@ -15,6 +15,7 @@ from rich.table import Table
 
 import connectors.settings
 from connectors.collector.keys import read_keys
+from connectors.collector.webhooks import read_webhooks
 from console.commands import Commands, check_by
 from console.letters import DeadLetters, Letter, Note
 from profiles.errors import BadInput, Refused
@@ -49,14 +50,15 @@ async def _opened(env: Mapping[str, str]) -> AsyncIterator[tuple[DeadLetters, Ca
     """The letters of an installation, and its logical time."""
     agreed, own = stream_settings.read(env)
     secret = bytes.fromhex(agreed.secret)
-    write_keys = connectors.settings.read(env).write_keys
+    edge = connectors.settings.read(env)
     store, log = RedisStore.of(own), KafkaLog(own)
     commands = Commands(store, log, secret, SystemIds(), on_logs_clock=agreed.clock == "log")
     options = {"bootstrap_servers": own.bootstrap, **security(own)}
     try:
         await log.start()
-        keys = read_keys(write_keys) if write_keys else None
-        yield DeadLetters(log, secret, options, agreed.partitions, keys), commands.now_ms
+        keys = read_keys(edge.write_keys) if edge.write_keys else None
+        hooks = read_webhooks(edge.webhooks)
+        yield DeadLetters(log, secret, options, agreed.partitions, keys, hooks), commands.now_ms
     finally:
         await log.stop()
         await store.close()

@@ -49,6 +49,9 @@ CALLS: Final = {
 }  # fmt: skip
 """Segment's calls and the names by which the taxonomy knows them; a track call brings its own."""
 
+HOOK: Final = "hook"
+"""What a dead letter calls the call of a webhook."""
+
 _NOBODY: Final = frozenset(
     {"null", "undefined", "none", "nan", "[object object]", "00000000-0000-0000-0000-000000000000"}
 )
@@ -71,6 +74,7 @@ class Given:
         user_agent: of the browser that sent it; stands in for an absent ``context.userAgent``.
         seen: added to every event's context: ``ip``, ``place``.
         goods: the shop's catalogue, where it is at hand.
+        headers: of a webhook, without which its body cannot be read again; they stay with a dead letter.
     """
 
     source: Source
@@ -81,6 +85,7 @@ class Given:
     user_agent: str = ""
     seen: Mapping[str, Any] = field(default_factory=dict)
     goods: Catalogue | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +135,8 @@ def admit(parsed: Parsed, given: Given) -> Admission:
         topic = ""
         try:
             if type(raw) is not dict:
+                if isinstance(raw, BadInput):
+                    raise raw
                 raise BadInput("not_an_object", f"event: an object wanted, got {kind_of(raw)}")
             if sized:
                 _check_size(raw, given.event_bytes_max)
@@ -187,15 +194,16 @@ def _letters(parsed: Parsed, refusals: list[Refusal], given: Given) -> list[Reco
         originals = []
     if len(originals) != len(parsed.events):
         # Their own bytes cannot be told apart: the same JSON stands in.
-        originals = [_dumped(raw) for raw in parsed.events]
+        originals = [_dumped(raw) if parsed.origins is None else parsed.body for raw in parsed.events]
     key = parsed.whole.get("writeKey")
     hidden = key.encode() if type(key) is str and key and given.source.trusted else b""
+    call = parsed.call if parsed.origins is None else HOOK
     letters = []
     for refusal in refusals:
         original = originals[refusal.place]
         if hidden:
             original = original.replace(hidden, b"...")
-        letters.append(_letter(refusal, original, parsed.call, given))
+        letters.append(_letter(refusal, original, call, given))
     return letters
 
 
@@ -222,6 +230,7 @@ def _letter_value(refusal: Refusal, original: bytes, call: str, given: Given, by
             "source": given.source.name,
             "place": refusal.place,
             **({"backfill": True} if given.backfill else {}),
+            **({"headers": dict(given.headers)} if given.headers else {}),
         },
     )
 

@@ -17,7 +17,7 @@ import orjson
 from profiles.errors import BadInput
 
 GZIP: Final = (b"gzip", b"x-gzip")
-_BOM: Final = b"\xef\xbb\xbf"
+BOM: Final = b"\xef\xbb\xbf"
 _SPACES: Final = " \t\n\r"
 _ESCAPE = re.compile(
     rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<lone>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
@@ -102,14 +102,17 @@ class Parsed:
     Attributes:
         call: ``track``, ``identify``, … or ``batch``: what the path says.
         body: its bytes.
-        events: of a batch its entries, whatever they are; otherwise the one event.
+        events: of a batch its entries, whatever they are; otherwise the one event. A webhook's are made of its entries; a
+            ``BadInput`` is why nothing was.
         whole: the outer object: of a batch with ``sentAt``, ``context`` and ``writeKey``.
+        origins: of a webhook's events the entries that they were made of; ``None``: each is its own.
     """
 
     call: str
     body: bytes
     events: list[Any]
     whole: dict[str, Any]
+    origins: list[int] | None = None
 
 
 def parse(call: str, body: bytes, events_max: int) -> Parsed:
@@ -122,7 +125,7 @@ def parse(call: str, body: bytes, events_max: int) -> Parsed:
     Raises:
         BadInput: ``bad_json``, ``bad_body`` or ``too_many_events``.
     """
-    whole = _loads(body)
+    whole = loads(body)
     if type(whole) is not dict:
         raise BadInput("bad_body", f"body: a JSON object wanted, got {kind_of(whole)}")
     if call != "batch":
@@ -135,9 +138,13 @@ def parse(call: str, body: bytes, events_max: int) -> Parsed:
     return Parsed(call, body, events, whole)
 
 
-def _loads(body: bytes) -> Any:
-    if body.startswith(_BOM):
-        body = body[len(_BOM) :]
+def loads(body: bytes) -> Any:
+    """Read JSON as senders write it: perhaps with a byte order mark, perhaps with half an emoji in a text.
+
+    Raises:
+        BadInput: ``bad_json``.
+    """
+    body = body.removeprefix(BOM)
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -191,7 +198,7 @@ def slices(parsed: Parsed) -> list[bytes]:
         at = _skip(text, at)
         if text[at] == ",":
             at = _skip(text, at + 1)
-    return found
+    return found if parsed.origins is None else [found[place] for place in parsed.origins]
 
 
 def _skip(text: str, at: int) -> int:

@@ -28,7 +28,8 @@ from profiles.errors import Refused
 from profiles.moments import DAY_MS, FOREVER, iso, parse_instant
 
 LATE_DAYS: Final = {"public": 7, "secret": 30}
-_SOURCE = re.compile(r"[a-z0-9][a-z0-9_.-]{0,39}")
+NAME: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,39}")
+"""Of a source: it stands in events, metrics and paths."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,23 +105,7 @@ def read_keys(text: str) -> Keys:
     Raises:
         Refused: no such file, or not such a document; says every mistake, and no key.
     """
-    where = "OPPORTUNE_WRITE_KEYS"
-    if not text.lstrip().startswith("{"):
-        where = text
-        try:
-            text = Path(text).read_text()
-        except OSError as error:
-            raise Refused(
-                f"{where or 'OPPORTUNE_WRITE_KEYS'}: a file of write keys wanted, got {error.strerror}"
-            ) from error
-    try:
-        document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        raise Refused(f"{where}{line}: a JSON or YAML document wanted, got something else") from None
-    if not isinstance(document, dict) or not document:
-        raise Refused(f"{where}: an object with one write key at least wanted")
+    where, document = read_document(text, "OPPORTUNE_WRITE_KEYS", "write key")
     mistakes: list[str] = []
     sources: dict[str, Source] = {}
     until_ms: dict[str, int] = {}
@@ -141,6 +126,33 @@ def read_keys(text: str) -> Keys:
     if mistakes:
         raise Refused("\n".join(mistakes))
     return Keys(sources, until_ms)
+
+
+def read_document(text: str, variable: str, noun: str) -> tuple[str, dict[Any, Any]]:
+    """A setting that is an object, or names the file that holds one; and how messages call where it stands.
+
+    Args:
+        variable: the setting.
+        noun: of what there must be one at least.
+    Raises:
+        Refused: no such file, or no such document; says nothing of what is in it.
+    """
+    where = variable
+    if not text.lstrip().startswith("{"):
+        where = text
+        try:
+            text = Path(text).read_text()
+        except OSError as error:
+            raise Refused(f"{where or variable}: a file of {noun}s wanted, got {error.strerror}") from error
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise Refused(f"{where}{line}: a JSON or YAML document wanted, got something else") from None
+    if not isinstance(document, dict) or not document:
+        raise Refused(f"{where}: an object with one {noun} at least wanted")
+    return where, document
 
 
 def _header(key: str) -> bytes:
@@ -168,13 +180,22 @@ def _source(said: Any) -> Source:
     if unknown:
         raise ValueError(f"source, kind, late_days, backfill, until wanted, got {unknown[0]!r}")
     name, kind, backfill = said.get("source"), said.get("kind"), said.get("backfill", False)
-    if not isinstance(name, str) or not _SOURCE.fullmatch(name):
+    if not isinstance(name, str) or not NAME.fullmatch(name):
         raise ValueError(f"source: 1 to 40 of a-z 0-9 _ . - wanted, got {name!r}")
     if kind not in LATE_DAYS:
         raise ValueError(f"kind: public or secret wanted, got {kind!r}")
     if type(backfill) is not bool or (backfill and kind == "public"):
         raise ValueError(f"backfill: true or false wanted, true for secret keys only, got {backfill!r}")
-    late_days = said.get("late_days", LATE_DAYS[kind])
-    if type(late_days) is not int or not 1 <= late_days <= 365:
-        raise ValueError(f"late_days: a whole number from 1 to 365 wanted, got {late_days!r}")
-    return Source(name, kind == "secret", late_days * DAY_MS, backfill)
+    days = late_days(said.get("late_days", LATE_DAYS[kind]))
+    return Source(name, kind == "secret", days * DAY_MS, backfill)
+
+
+def late_days(said: Any) -> int:
+    """How old events of a source may be.
+
+    Raises:
+        ValueError: it is no number of days.
+    """
+    if type(said) is not int or not 1 <= said <= 365:
+        raise ValueError(f"late_days: a whole number from 1 to 365 wanted, got {said!r}")
+    return said

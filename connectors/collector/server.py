@@ -19,19 +19,20 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequen
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 import uvloop
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, generate_latest
 
 from connectors import clock, metrics
-from connectors.collector.admission import Admission, Given, admit, refused_whole
+from connectors.collector.admission import HOOK, Admission, Given, admit, refused_whole
 from connectors.collector.body import Inflater, Parsed, TooLarge, parse
 from connectors.collector.http import EmbeddedServer, server_for
 from connectors.collector.keys import Keys, Source, read_keys
 from connectors.collector.rates import Rates
 from connectors.collector.tracker import AGE_S_MAX, read_tracker
+from connectors.collector.webhooks import Hook, read_webhooks
 from connectors.publisher import Publisher, PublishFailed, kafka_options
 from connectors.settings import Settings
 from profiles.catalogue import Catalogue
@@ -64,6 +65,8 @@ ROUTES: Final = {
     **{f"/api/s/{call}": call for call in _CALLS},  # Jitsu's spelling
 }
 """Paths that take events, and what they mean. A slash at the end is one too many, and allowed."""
+
+_HOOK = re.compile(r"/(?:web)?hooks/([^/]+)")
 
 _STATUS: Final = {
     "too_large": 413, "too_many_events": 413, "unsupported_encoding": 415, "slow_body": 408, "unknown_key": 401,
@@ -110,6 +113,7 @@ class Collector:
         self._secret = settings.secret_bytes()
         self._time = time
         self._keys = read_keys(settings.write_keys) if keys is None else keys
+        self._hooks = read_webhooks(settings.webhooks)
         self._locate = locate
         self._goods = goods
         self._rates = Rates(settings.collector_per_s, settings.collector_key_per_s, settings.collector_address_per_s)
@@ -183,7 +187,10 @@ class Collector:
                 cors = [(b"access-control-allow-origin", value), _VARY, _EXPOSE]
                 break
         try:
-            if call is None:
+            if call is None and (hook := self._hook(scope["method"], path)) is not None:
+                route = HOOK
+                status, headers, body = await self._take_hook(scope, receive, hook)
+            elif call is None:
                 status, headers, body = await self._other(scope, path)
                 route = path if status != 404 else "other"
             elif scope["method"] == "POST":
@@ -236,6 +243,37 @@ class Collector:
         if source is None and authorization:
             return _refused(BadInput("unknown_key", "Authorization: a known write key wanted, got another"))
 
+        return await self._within(
+            scope,
+            receive,
+            source,
+            _Head(length, encoding, forwarded),
+            lambda body: self._admit(scope, call, body, source, agent, forwarded),
+        )
+
+    def _hook(self, method: str, path: str) -> Hook | None:
+        """The webhook that a request asks for, if it is one that is taken."""
+        found = _HOOK.fullmatch(path) if method == "POST" else None
+        return self._hooks.get(found[1]) if found is not None else None
+
+    async def _take_hook(self, scope: Scope, receive: Receive, hook: Hook) -> tuple[int, Headers, bytes]:
+        """Take a delivery of a webhook, if it is signed; of what is not, nothing is told."""
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        length, forwarded = headers.get("content-length", ""), headers.get("x-forwarded-for", "")
+        # The signature is over what was sent, so nothing is inflated before.
+        head = _Head(length.encode("latin-1"), b"", forwarded.encode("latin-1"))
+        return await self._within(scope, receive, None, head, lambda body: self._admit_hook(hook, headers, body))
+
+    async def _within(
+        self,
+        scope: Scope,
+        receive: Receive,
+        source: Source | None,
+        head: _Head,
+        then: Callable[[bytes], Awaitable[tuple[int, Headers, bytes]]],
+    ) -> tuple[int, Headers, bytes]:
+        """Read a body within all limits, and answer by what follows from it. ``source``: whose key stands in the head."""
+        length, encoding, forwarded = head
         wait_s = self._rates.of_all(self._address(scope, forwarded) if self._rates.per_address else "", clock.seconds())
         if wait_s or (source is not None and (wait_s := self._rates.of_key(source.name, clock.seconds()))):
             return _too_often(wait_s)
@@ -267,7 +305,7 @@ class Collector:
                     metrics.BODIES_REFUSED.labels(source.name, error.reason).inc()
                 return _refused(error)
             metrics.BODY_BYTES.inc(len(body))
-            return await self._admit(scope, call, body, source, agent, forwarded)
+            return await then(body)
         finally:
             self._requests -= 1
             self._bytes -= holding.bytes
@@ -342,6 +380,36 @@ class Collector:
             _tell(source.name, admission)
         return _answer(shape, admission)
 
+    async def _admit_hook(self, hook: Hook, headers: Mapping[str, str], body: bytes) -> tuple[int, Headers, bytes]:
+        """Admit what a whole delivery tells and publish what became of it."""
+        now_ms = self._time.now_ms()
+        if reason := hook.refuses(headers, body, now_ms):
+            metrics.HOOKS_REFUSED.labels(hook.source.name, reason).inc()
+            return _NOT_FOUND
+        if wait_s := self._rates.of_key(hook.source.name, clock.seconds()):
+            return _too_often(wait_s)
+        given = Given(
+            hook.source,
+            now_ms,
+            self._secret,
+            self._settings.collector_event_bytes,
+            goods=self._goods,
+            headers=hook.kept(headers),
+        )
+        try:
+            admission = admit(hook.parse(headers, body), given)
+        except BadInput as error:
+            metrics.BODIES_REFUSED.labels(hook.source.name, error.reason).inc()
+            return await self._published([refused_whole(HOOK, body, error, given)]) or _refused(error)
+        failed = await self._published(admission.records)
+        if failed is not None:
+            return failed
+        _count(hook.source.name, admission)
+        if LOG.isEnabledFor(logging.DEBUG):
+            _tell(hook.source.name, admission)
+        # Whoever is told of a refusal sends the same again, or gives up on us: it is kept here.
+        return 200, _SUCCESS_HEADERS, _SUCCESS
+
     async def _published(self, records: Sequence[Record]) -> tuple[int, Headers, bytes] | None:
         """Publish; ``None`` when all is acknowledged, else the answer."""
         try:
@@ -376,7 +444,7 @@ class Collector:
     async def _other(self, scope: Scope, path: str) -> tuple[int, Headers, bytes]:
         """Everything that takes no events."""
         if path not in ("/healthz", "/readyz", "/metrics", "/t.js"):
-            return _error(404, "not_found", "no such path")
+            return _NOT_FOUND
         if scope["method"] not in ("GET", "HEAD"):
             return _error(405, "method_not_allowed", "GET wanted", (b"allow", b"GET, HEAD"))
         if path == "/healthz":
@@ -409,6 +477,14 @@ class Collector:
 
 class _Overloaded(Exception):
     """A body inflates to more than there is room for now."""
+
+
+class _Head(NamedTuple):
+    """What a request's head says of its body and of whence it came: three headers as they stand there."""
+
+    length: bytes
+    encoding: bytes
+    forwarded: bytes
 
 
 @dataclass(slots=True)
@@ -455,6 +531,9 @@ def _too_often(wait_s: float) -> tuple[int, Headers, bytes]:
 
 def _error(status: int, code: str, message: str, *more: tuple[bytes, bytes]) -> tuple[int, Headers, bytes]:
     return status, [_JSON, *more], orjson.dumps({"code": code, "message": message})
+
+
+_NOT_FOUND: Final = _error(404, "not_found", "no such path")
 
 
 def _count(source: str, admission: Admission) -> None:

@@ -18,17 +18,20 @@ import orjson
 from connectors.collector.admission import Given, admit
 from connectors.collector.body import Inflater, parse, slices
 from connectors.collector.keys import Source
+from connectors.collector.webhooks import read_webhooks
 from console.callers import Pages
 from profiles.codec import BadBlob, decode
 from profiles.errors import BadDocument, BadInput
 from profiles.wire import decode_command, decode_event, encode_command, encode_event
 from rules.compile import compile_rules
+from tests.connectors.signed import SAMPLES
 from tests.laws.test_hostile_bytes import BLOB, COMMAND, EVENT, FILES
 
 CORPORA: Final = Path(__file__).parents[1] / "data" / "fuzz"
 KEY: Final = "k" * 32
 NOW_MS: Final = 1_767_225_600_000
 PAGES: Final = Pages(KEY)
+HOOKS: Final = read_webhooks('{"shopify": {"keys": ["hush"]}}')
 GIVEN: Final = Given(Source("shop", True, 30 * 86_400_000), NOW_MS, b"s" * 32, 64 << 10)
 
 
@@ -76,6 +79,14 @@ def body(value: bytes) -> None:
                 decode_event(told)
 
 
+def webhook(value: bytes) -> None:
+    """A signed delivery, its topic before the first line's end: each thing told becomes an event or a dead letter."""
+    topic, _, told = value.partition(b"\n")
+    with contextlib.suppress(BadInput):
+        parsed = HOOKS["shopify"].parse({"x-shopify-topic": topic.decode("latin-1")}, told)
+        assert len(admit(parsed, GIVEN).records) == len(parsed.events)
+
+
 def inflated(value: bytes) -> None:
     """A compressed body: no more comes out than is allowed."""
     with contextlib.suppress(BadInput):
@@ -85,7 +96,7 @@ def inflated(value: bytes) -> None:
 
 
 TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
-    one.__name__: one for one in (event, command, blob, rules, token, body, inflated)
+    one.__name__: one for one in (event, command, blob, rules, token, body, webhook, inflated)
 }
 
 
@@ -109,6 +120,10 @@ SOUND: Final[dict[str, list[bytes]]] = {
                 ]
             }
         )
+    ],
+    "webhook": [
+        b"orders/updated\n" + (SAMPLES / "shopify" / "orders_create.body.json").read_bytes(),
+        b"carts/update\n" + (SAMPLES / "shopify" / "carts_update.body.json").read_bytes(),
     ],
     "inflated": [zlib.compress(b"{}" * 50, wbits=31)],
 }

@@ -304,6 +304,10 @@ class Edge:
         """POST /v1/<call>."""
         return await self._client.post(f"/v1/{call}", json=body, auth=(key, ""))
 
+    async def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> httpx.Response:
+        """POST of these very bytes."""
+        return await self._client.post(path, content=body, headers=headers)
+
     async def accepted(self, call: str, *, key: str = WEB_KEY, **body: Any) -> None:
         """The same; it must be taken."""
         answer = await self.call(call, key=key, **body)
@@ -311,12 +315,13 @@ class Edge:
 
 
 @asynccontextmanager
-async def collecting(shop: Shop, clock: Any) -> AsyncIterator[Edge]:
-    """A collector on a free port, whose clock is the test's."""
+async def collecting(shop: Shop, clock: Any, **settings: str) -> AsyncIterator[Edge]:
+    """A collector on a free port, whose clock is the test's; ``settings`` as with ``opened``."""
     more = {
         "OPPORTUNE_COLLECTOR_PORT": "0",
         "OPPORTUNE_COLLECTOR_HOST": "127.0.0.1",
         "OPPORTUNE_WRITE_KEYS": orjson.dumps(KEYS).decode(),
+        **{connectors.settings.variable_of(name): value for name, value in settings.items()},
     }
     collector = Collector(connectors.settings.read({**shop.env, **more}), clock)
     await collector.start()

@@ -9,9 +9,12 @@ import httpx
 import orjson
 import pytest
 
+from connectors.clock import SystemClock
 from opportune.parts import HOST, free_port
+from profiles.moments import iso
 from profiles.wire import CART_EVENTS, DEAD_LETTERS, Record
 from tests.conftest import Installation
+from tests.connectors.signed import Delivery, SendGrid, of_shopify
 from tests.faults.soak import CollectorProcess
 from tests.integration.parts import (
     KEYS,
@@ -50,8 +53,28 @@ SENT: Final[list[tuple[str, dict[str, Any]]]] = [
     ("canary", {"canary": PHONE}),
 ]
 
+HUSH: Final = "canary-hush"
+GRID: Final = SendGrid()
+HOOKS: Final = {"shopify": {"keys": [HUSH]}, "letters": {"kind": "sendgrid", "keys": [GRID.public]}}
+SERIES_MAX: Final = 2_000
 
-SERIES_MAX = 2_000
+
+def deliveries(now_ms: int) -> list[tuple[str, Delivery]]:
+    """Webhooks, good and bad, and the path that each goes to."""
+    said = {"email": "canary@bird.example", "timestamp": now_ms // 1000, "sg_event_id": "canary"}
+    events = [{**said, "event": "open"}, {**said, "event": "canary"}, {**said, "event": "click", "timestamp": "canary"}]
+    order = {"id": "canary", "email": "canary@bird.example", "currency": "canary", "updated_at": iso(now_ms)}
+    return [
+        ("letters", GRID.tells(now_ms, *events)),
+        ("letters", GRID.tells(now_ms, body=b"[canary")),
+        ("letters", GRID.tells(0, *events)),
+        ("letters", SendGrid().tells(now_ms, *events)),
+        ("shopify", of_shopify("customers/update", {**order, "first_name": "Canary", "phone": PHONE}, "canary", HUSH)),
+        ("shopify", of_shopify("orders/create", order, "canary", HUSH)),
+        ("shopify", of_shopify("canary/canary", order, "canary", HUSH)),
+        ("shopify", of_shopify("orders/create", order, "canary", "canary")),
+        ("canary", Delivery({}, b"canary")),
+    ]
 
 
 @pytest.mark.invariant("R25")
@@ -67,6 +90,7 @@ async def test_nothing_that_is_told_of_somebody_is_in_a_log_a_metric_or_an_error
             "OPPORTUNE_COLLECTOR_PORT": str(free_port()),
             "OPPORTUNE_COLLECTOR_HOST": HOST,
             "OPPORTUNE_WRITE_KEYS": orjson.dumps(KEYS).decode(),
+            "OPPORTUNE_WEBHOOKS": orjson.dumps(HOOKS).decode(),
         }
         collector.start()
         try:
@@ -85,6 +109,12 @@ async def test_nothing_that_is_told_of_somebody_is_in_a_log_a_metric_or_an_error
                     await client.post("/v1/track", json={"writeKey": "wk_canary"}),
                     await client.get("/v1/canary"),
                 ]
+                hooked = [
+                    await client.post(f"/hooks/{name}?canary", content=one.body, headers=one.headers)
+                    for name, one in deliveries(SystemClock().now_ms())
+                ]
+                assert [answer.status_code for answer in hooked] == [200, 400, 404, 404, 200, 200, 200, 404, 404]
+                answers += hooked
                 assert {200, 400, 401, 404} <= {answer.status_code for answer in answers}
                 bug = [orjson.dumps({**BUG, "message_id": f"canary-{n}", "received_ms": n + 1}) for n in range(3)]
                 bad = [*bug, b"canary", b'{"canary":', orjson.dumps({"message_id": "canary"})]
@@ -108,5 +138,5 @@ async def test_nothing_that_is_told_of_somebody_is_in_a_log_a_metric_or_an_error
     for page in pages:
         assert sum(not line.startswith("#") for line in page.splitlines()) <= SERIES_MAX
     for text in told:
-        for word in ("canary", PHONE[1:], SECRET, SHOP_KEY, WEB_KEY):
+        for word in ("canary", PHONE[1:], SECRET, SHOP_KEY, WEB_KEY, GRID.public.lower()):
             assert word not in text.lower(), [line for line in text.splitlines() if word in line.lower()][:3]
