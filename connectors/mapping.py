@@ -40,7 +40,7 @@ import yaml
 from profiles.errors import BadDocument, BadInput, Mistake
 from profiles.ids import STRENGTH
 from profiles.moments import instant, iso, zone_named
-from profiles.money import decimal_of
+from profiles.money import AMOUNT_MAX, decimal_of
 from profiles.taxonomy import resolve
 
 PAGE_CHARS_MAX: Final = 256_000
@@ -214,6 +214,8 @@ def _text(value: Any) -> str:
 
 
 def _integer(value: Any) -> str:
+    if type(value) is int and -AMOUNT_MAX <= value <= AMOUNT_MAX:
+        return str(value)  # As most ids stand in a Parquet file: for each row, so it is worth a line.
     number = _number(value)
     if number != number.to_integral_value():
         raise ValueError("a whole number wanted, got one with a fraction")
@@ -332,7 +334,13 @@ def read_time(value: Any, written: str, zone: tzinfo) -> int:
         number = _number(value)
         return int(number * 1000 if written == "epoch_s" else number)
     else:
-        wall = _strptime(_text(value).strip(), written)
+        return _instant(_text(value).strip(), written, zone)
+    return instant(wall if wall.tzinfo is not None else wall.replace(tzinfo=zone))
+
+
+@lru_cache(maxsize=65_536)
+def _instant(text: str, written: str, zone: tzinfo) -> int:
+    wall = _strptime(text, written)
     return instant(wall if wall.tzinfo is not None else wall.replace(tzinfo=zone))
 
 
@@ -853,6 +861,20 @@ class _Binder:
         function = FUNCTIONS[expr.function]
         apply, takes_none, where = function.apply, function.takes_none, expr.place.where
         args = [self.value(one) for one in expr.args]
+
+        if len(args) == 1 and not takes_none:
+            (only,) = args
+
+            def called_with_one(row: Row, number: int) -> Any:
+                value = only(row, number)
+                if value is None:
+                    return None
+                try:
+                    return apply(value)
+                except ValueError as error:
+                    raise ValueError(f"{where}: {error}") from None
+
+            return called_with_one
 
         def called(row: Row, number: int) -> Any:
             values = [arg(row, number) for arg in args]

@@ -189,7 +189,8 @@ class _Maker:
             gathered = _Sorted(sort, lambda record: (record[0], record[1]))
             for number, row in self.accepted(rows, bound):
                 gathered.add((self.key(bound, row, number), number, row))
-                yield from self.told()
+                if self.rejects:
+                    yield from self.told()
             groups = groupby(gathered, key=lambda record: record[0])
             for _, records in groups:
                 if self.stopped():
@@ -199,7 +200,8 @@ class _Maker:
         else:
             for number, row in self.accepted(rows, bound):
                 self.make(bound, [(number, row)], drafts)
-                yield from self.told()
+                if self.rejects:
+                    yield from self.told()
         yield from self.told()
         if self.stopped():
             return
@@ -210,9 +212,8 @@ class _Maker:
                 yield event
 
     def told(self) -> Iterator[Reject]:
-        if self.rejects:
-            rejects, self.rejects = self.rejects, []
-            yield from rejects
+        rejects, self.rejects = self.rejects, []
+        yield from rejects
 
     def accepted(self, rows: Iterable[tuple[int, Row | None, bytes, str]], bound: Bound) -> Iterator[tuple[int, Row]]:
         """Rows that no rule rejects."""
