@@ -32,6 +32,10 @@ HOOKS_REFUSED: Final = Counter(
     "Deliveries of webhooks that were answered 404, by source and reason: a bad signature, or a time too long ago or ahead",
     ["source", "reason"],
 )
+LINKS_LOST: Final = Counter(
+    "opportune_collector_links_lost_total",
+    "Clicks and openings that were answered, and are on no topic: the broker did not take them, or there was no room to wait",
+)
 REQUESTS: Final = Counter(
     "opportune_collector_requests_total",
     "Requests answered, by route and HTTP status",

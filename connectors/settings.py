@@ -17,6 +17,7 @@ from profiles.errors import Refused
 
 PREFIX: Final = "OPPORTUNE_"
 SECRET_BYTES_MIN: Final = 16
+LINK_KEY_CHARS_MIN: Final = 32
 
 _YES = ("1", "true", "yes", "on")
 _NO = ("0", "false", "no", "off")
@@ -112,6 +113,21 @@ class Settings:
             secret=True,
         ),
     )
+    link_keys: str = field(
+        default="",
+        repr=False,
+        metadata=_about(
+            "key,key",
+            "What links in letters are signed by (connectors/links.py), 32 characters at least each; several, so that they can be changed. Empty: no link is followed.",
+            secret=True,
+        ),
+    )
+    link_wait_ms: int = field(
+        default=1000,
+        metadata=_about(
+            "ms", "How long who follows a link waits for the broker at most; then he is sent on all the same.", least=0
+        ),
+    )
     collector_host: str = field(default="0.0.0.0", metadata=_about("address", "Where the collector listens."))
     collector_port: int = field(
         default=8080, metadata=_about("port", "Its port; 0 takes a free one.", least=0, most=65_535)
@@ -194,6 +210,10 @@ class Settings:
             raise Refused("OPPORTUNE_SECRET: at least 32 hexadecimal digits wanted, got nothing")
         return bytes.fromhex(self.secret)
 
+    def signers(self) -> tuple[str, ...]:
+        """The keys of links."""
+        return tuple(self.link_keys.split(",")) if self.link_keys else ()
+
 
 class Described(NamedTuple):
     """One setting for the reference page."""
@@ -242,6 +262,8 @@ def read(env: Mapping[str, str]) -> Settings:
 def _parse(one: Field[Any], text: str) -> Any:
     if one.name == "secret":
         return _hex(text)
+    if one.name == "link_keys":
+        return _keys(text)
     if isinstance(one.default, bool):
         if text.lower() not in _YES + _NO:
             raise ValueError("yes or no wanted")
@@ -265,6 +287,13 @@ def _hex(text: str) -> str:
     if not enough:
         raise ValueError(f"at least {2 * SECRET_BYTES_MIN} hexadecimal digits wanted")
     return text
+
+
+def _keys(text: str) -> str:
+    keys = [key.strip() for key in text.split(",")]
+    if any(len(key) < LINK_KEY_CHARS_MIN for key in keys):
+        raise ValueError(f"keys of {LINK_KEY_CHARS_MIN} characters or more wanted, with commas between")
+    return ",".join(keys)
 
 
 def _whole(text: str, unit: str, least: int | None, most: int | None) -> int:

@@ -25,11 +25,12 @@ import orjson
 import uvloop
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, generate_latest
 
-from connectors import clock, metrics
+from connectors import clock, links, metrics
 from connectors.collector.admission import HOOK, Admission, Given, admit, refused_whole
 from connectors.collector.body import Inflater, Parsed, TooLarge, parse
 from connectors.collector.http import EmbeddedServer, server_for
 from connectors.collector.keys import Keys, Source, read_keys
+from connectors.collector.links import PICTURE, PURPOSES, SOURCE, asking, done, reacted, unsubscribed
 from connectors.collector.rates import Rates
 from connectors.collector.tracker import AGE_S_MAX, read_tracker
 from connectors.collector.webhooks import Hook, read_webhooks
@@ -68,6 +69,8 @@ ROUTES: Final = {
 
 _HOOK = re.compile(r"/(?:web)?hooks/([^/]+)")
 
+_LINK = re.compile(rf"/([{''.join(PURPOSES)}])/([\w.-]{{1,8000}})", re.ASCII)
+
 _STATUS: Final = {
     "too_large": 413, "too_many_events": 413, "unsupported_encoding": 415, "slow_body": 408, "unknown_key": 401,
     "needs_secret_key": 403,
@@ -80,6 +83,17 @@ _SUCCESS_HEADERS: Final = [_JSON]
 _TOKENS = re.compile(rb"[A-Za-z0-9,\- ]{1,1000}")
 _VARY: Final = (b"vary", b"origin")
 _EXPOSE: Final = (b"access-control-expose-headers", b"retry-after")
+_OF_A_LINK: Final = [
+    (b"cache-control", b"no-store"), (b"referrer-policy", b"no-referrer"), (b"x-robots-tag", b"noindex"),
+]  # fmt: skip
+_PAGE: Final = [
+    (b"content-type", b"text/html; charset=utf-8"),
+    (
+        b"content-security-policy",
+        b"default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'",
+    ),
+    *_OF_A_LINK,
+]
 _NO_SNIFF: Final = (b"x-content-type-options", b"nosniff")
 
 
@@ -113,6 +127,7 @@ class Collector:
         self._secret = settings.secret_bytes()
         self._time = time
         self._keys = read_keys(settings.write_keys) if keys is None else keys
+        self._link_keys = settings.signers()
         self._hooks = read_webhooks(settings.webhooks)
         self._locate = locate
         self._goods = goods
@@ -190,6 +205,10 @@ class Collector:
             if call is None and (hook := self._hook(scope["method"], path)) is not None:
                 route = HOOK
                 status, headers, body = await self._take_hook(scope, receive, hook)
+            elif call is None and (found := self._link(path)) is not None:
+                link, token = found
+                route = link.purpose
+                status, headers, body = await self._follow(scope, receive, link, token)
             elif call is None:
                 status, headers, body = await self._other(scope, path)
                 route = path if status != 404 else "other"
@@ -375,9 +394,7 @@ class Collector:
         failed = await self._published(admission.records)
         if failed is not None:
             return failed
-        _count(source.name, admission)
-        if LOG.isEnabledFor(logging.DEBUG):
-            _tell(source.name, admission)
+        _taken(source.name, admission)
         return _answer(shape, admission)
 
     async def _admit_hook(self, hook: Hook, headers: Mapping[str, str], body: bytes) -> tuple[int, Headers, bytes]:
@@ -404,11 +421,62 @@ class Collector:
         failed = await self._published(admission.records)
         if failed is not None:
             return failed
-        _count(hook.source.name, admission)
-        if LOG.isEnabledFor(logging.DEBUG):
-            _tell(hook.source.name, admission)
+        _taken(hook.source.name, admission)
         # Whoever is told of a refusal sends the same again, or gives up on us: it is kept here.
         return 200, _SUCCESS_HEADERS, _SUCCESS
+
+    def _link(self, path: str) -> tuple[links.Link, str] | None:
+        """The link that a path is, and its token, if we signed it for that."""
+        found = _LINK.fullmatch(path)
+        link = links.read(PURPOSES[found[1]], found[2], self._link_keys) if found is not None else None
+        return (link, found[2]) if found is not None and link is not None else None
+
+    async def _follow(self, scope: Scope, receive: Receive, link: links.Link, token: str) -> tuple[int, Headers, bytes]:
+        """Do what a link is for."""
+        method, asked = scope["method"], dict(scope["headers"])
+        forwarded = asked.get(b"x-forwarded-for", b"")
+        if link.purpose == links.UNSUBSCRIBE and method == "POST":
+            head = _Head(asked.get(b"content-length", b""), b"", forwarded)
+            return await self._within(scope, receive, None, head, lambda body: self._unsubscribe(link, token, body))
+        if method not in ("GET", "HEAD"):
+            return _error(405, "method_not_allowed", "GET wanted", (b"allow", b"GET, HEAD"))
+        if link.purpose == links.UNSUBSCRIBE:
+            return 200, _PAGE, asking(link)
+        fetched = b"prefetch" in asked.get(b"sec-purpose", asked.get(b"purpose", b""))
+        admission = reacted(
+            link,
+            token,
+            self._time.now_ms(),
+            agent=asked.get(b"user-agent", b"").decode("latin-1"),
+            machine="prefetch" if fetched else "scanner" if method == "HEAD" else "",
+            seen=self._seen(scope, forwarded),
+        )
+        await self._told_in_time(self._address(scope, forwarded), admission)
+        if link.purpose == links.OPEN:
+            return 200, [(b"content-type", b"image/gif"), *_OF_A_LINK], PICTURE
+        return 302, [(b"location", link.url.encode()), *_OF_A_LINK], b""
+
+    async def _unsubscribe(self, link: links.Link, token: str, body: bytes) -> tuple[int, Headers, bytes]:
+        admission = unsubscribed(link, token, self._time.now_ms(), body)
+        failed = await self._published(admission.records)
+        if failed is not None:
+            return failed
+        _taken(SOURCE, admission)
+        return 200, _PAGE, done(link, body)
+
+    async def _told_in_time(self, address: str, admission: Admission) -> None:
+        """Publish what somebody did who waits for his page: wait a moment for it, and not at all where there is no room."""
+        wait_s = self._rates.of_all(address, clock.seconds())
+        if wait_s or self._publisher.stalled or self._requests >= self._settings.collector_requests:
+            metrics.LINKS_LOST.inc()
+            return
+        self._requests += 1
+        try:
+            publishing = self._publisher.publish(admission.records)
+            publishing.add_done_callback(lambda done: _followed(admission, done))
+            await asyncio.wait((publishing,), timeout=self._settings.link_wait_ms / 1000)
+        finally:
+            self._requests -= 1
 
     async def _published(self, records: Sequence[Record]) -> tuple[int, Headers, bytes] | None:
         """Publish; ``None`` when all is acknowledged, else the answer."""
@@ -534,6 +602,20 @@ def _error(status: int, code: str, message: str, *more: tuple[bytes, bytes]) -> 
 
 
 _NOT_FOUND: Final = _error(404, "not_found", "no such path")
+
+
+def _taken(source: str, admission: Admission) -> None:
+    """Count what the broker has acknowledged, and tell of it whoever listens."""
+    _count(source, admission)
+    if LOG.isEnabledFor(logging.DEBUG):
+        _tell(source, admission)
+
+
+def _followed(admission: Admission, done: asyncio.Future[None]) -> None:
+    if done.cancelled() or done.exception() is not None:
+        metrics.LINKS_LOST.inc()
+    else:
+        _taken(SOURCE, admission)
 
 
 def _count(source: str, admission: Admission) -> None:

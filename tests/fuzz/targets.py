@@ -15,6 +15,7 @@ from typing import Final
 import jwt
 import orjson
 
+from connectors import links
 from connectors.collector.admission import Given, admit
 from connectors.collector.body import Inflater, parse, slices
 from connectors.collector.keys import Source
@@ -62,8 +63,11 @@ def rules(value: bytes) -> None:
 
 
 def token(value: bytes) -> None:
-    """A page's signed token. Nobody but the shop can make one that is believed."""
+    """A page's signed token, or a letter's link. Nobody but the shop can make one that is believed."""
     text = value.decode("latin-1")
+    for purpose in (links.CLICK, links.OPEN, links.UNSUBSCRIBE):
+        if links.read(purpose, text, (KEY,)) is not None:
+            assert jwt.decode(text, KEY, algorithms=["HS256"], audience=purpose, options={"verify_exp": False})
     with contextlib.suppress(jwt.InvalidTokenError):
         if PAGES.subject(text, "site", NOW_MS) is not None:
             assert jwt.decode(text, KEY, algorithms=["HS256"], audience="site", options={"verify_exp": False})
@@ -104,12 +108,16 @@ def _signed(**claims: object) -> bytes:
     return jwt.encode({"sub": "anon:1", "aud": "site", "exp": NOW_MS // 1000 + 60, **claims}, KEY, "HS256").encode()
 
 
+LINKS: Final = [
+    links.Link(links.CLICK, "user:1", "https://shop.example/", {"topic": "news"}),
+    links.Link(links.UNSUBSCRIBE, "email:~x"),
+]
 SOUND: Final[dict[str, list[bytes]]] = {
     "event": [encode_event(EVENT)],
     "command": [encode_command(COMMAND)],
     "blob": [BLOB],
     "rules": [text.encode() for _, text in FILES],
-    "token": [_signed(), _signed(nbf=0), _signed(exp=1)],
+    "token": [_signed(), _signed(nbf=0), _signed(exp=1), *(links.sign(link, KEY).encode() for link in LINKS)],
     "body": [
         orjson.dumps(
             {

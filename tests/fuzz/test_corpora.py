@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from connectors.links import read
 from tests.fuzz.targets import CORPORA, SOUND, TARGETS, token
 
 KEPT = sorted(path for path in CORPORA.glob("*/*") if path.is_file())
@@ -26,12 +27,16 @@ def test_what_is_sound_is_read(name: str) -> None:
 
 @pytest.mark.invariant("R29")
 def test_a_token_that_is_changed_in_any_byte_is_not_believed() -> None:
-    from tests.fuzz.targets import NOW_MS, PAGES
+    from tests.fuzz.targets import KEY, LINKS, NOW_MS, PAGES
 
-    [sound, *_] = SOUND["token"]
-    assert PAGES.subject(sound.decode(), "site", NOW_MS) == "anon:1"
-    for place in range(len(sound) - 1):  # The last letter holds two bits that mean nothing.
-        changed = bytearray(sound)
-        changed[place] = ord("A") if changed[place] != ord("A") else ord("B")
-        token(bytes(changed))
-        assert PAGES.subject(bytes(changed).decode(), "site", NOW_MS) is None
+    def believed(text: str) -> list[object]:
+        asked = [PAGES.subject(text, "site", NOW_MS), *(read(link.purpose, text, (KEY,)) for link in LINKS)]
+        return [one for one in asked if one is not None]
+
+    for sound, said in zip([SOUND["token"][0], *SOUND["token"][-len(LINKS) :]], ["anon:1", *LINKS], strict=True):
+        assert believed(sound.decode()) == [said]
+        for place in range(len(sound) - 1):  # The last letter holds two bits that mean nothing.
+            changed = bytearray(sound)
+            changed[place] = ord("A") if changed[place] != ord("A") else ord("B")
+            token(bytes(changed))
+            assert believed(bytes(changed).decode()) == []

@@ -10,6 +10,7 @@ import orjson
 import pytest
 
 from connectors.clock import SystemClock
+from connectors.links import CLICK, OPEN, UNSUBSCRIBE, Link, sign
 from opportune.parts import HOST, free_port
 from profiles.moments import iso
 from profiles.wire import CART_EVENTS, DEAD_LETTERS, Record
@@ -56,6 +57,13 @@ SENT: Final[list[tuple[str, dict[str, Any]]]] = [
 HUSH: Final = "canary-hush"
 GRID: Final = SendGrid()
 HOOKS: Final = {"shopify": {"keys": [HUSH]}, "letters": {"kind": "sendgrid", "keys": [GRID.public]}}
+LINK_KEY: Final = "canary-key-of-links-canary-key-of-links"
+LINKS: Final = [
+    f"/c/{sign(Link(CLICK, 'user:canary', 'https://canary.example/?canary', {'campaign': 'canary'}), LINK_KEY)}",
+    f"/o/{sign(Link(OPEN, 'user:canary', said={'delivery_id': 'canary'}), LINK_KEY)}",
+    f"/u/{sign(Link(UNSUBSCRIBE, 'user:canary', said={'trigger_id': 'canary'}), LINK_KEY)}",
+    f"/u/{sign(Link(UNSUBSCRIBE, 'user:canary'), LINK_KEY[::-1])}",
+]
 SERIES_MAX: Final = 2_000
 
 
@@ -91,6 +99,7 @@ async def test_nothing_that_is_told_of_somebody_is_in_a_log_a_metric_or_an_error
             "OPPORTUNE_COLLECTOR_HOST": HOST,
             "OPPORTUNE_WRITE_KEYS": orjson.dumps(KEYS).decode(),
             "OPPORTUNE_WEBHOOKS": orjson.dumps(HOOKS).decode(),
+            "OPPORTUNE_LINK_KEYS": LINK_KEY,
         }
         collector.start()
         try:
@@ -115,6 +124,13 @@ async def test_nothing_that_is_told_of_somebody_is_in_a_log_a_metric_or_an_error
                 ]
                 assert [answer.status_code for answer in hooked] == [200, 400, 404, 404, 200, 200, 200, 404, 404]
                 answers += hooked
+                followed = [
+                    await client.request(method, path, headers={"User-Agent": "canary"}, content=b"canary")
+                    for path in LINKS
+                    for method in ("GET", "POST")
+                ]
+                assert [answer.status_code for answer in followed] == [302, 405, 200, 405, 200, 200, 404, 404]
+                answers += followed
                 assert {200, 400, 401, 404} <= {answer.status_code for answer in answers}
                 bug = [orjson.dumps({**BUG, "message_id": f"canary-{n}", "received_ms": n + 1}) for n in range(3)]
                 bad = [*bug, b"canary", b'{"canary":', orjson.dumps({"message_id": "canary"})]
