@@ -42,6 +42,8 @@ from rules.waiting import Waiting, edit_digest
 
 _EVERYTHING: Final = -1  # every bit: all parts and all statistics
 FACTS_CAME: Final = "facts"
+_TURNS_MAX: Final = 1_000
+"""Instants at which time changes something for a customer whom new rules meet; beyond, he is judged as of now only."""
 _PARTS_TOLD: Final = (
     ("traits", "traits"), ("consents", "consents"), ("orders", "orders"), ("carts", "carts"), ("statistics", "aggs"),
     ("segments", "members"), ("journeys", "runs"), ("messages", "ring"),
@@ -263,7 +265,8 @@ class Persons(Waiting):
         """
         p, rb = self.p, self.rb
         p.folds.clear()
-        now_ms = p.seen_ms = max(p.seen_ms, command.seen_ms)
+        then_ms = p.seen_ms
+        now_ms = p.seen_ms = max(then_ms, command.seen_ms)
         self.late_ms = self._late_by(now_ms)
         cause = (RULES_CAME, f"rules:{rb.hash}")
         for name in rb.gone:
@@ -274,7 +277,7 @@ class Persons(Waiting):
         for segment in [one for one in p.timers if isinstance(one, int) and one not in rb.place]:
             del p.timers[segment]
         p.dirty = 0
-        changed = self._judge(rb.everything, now_ms, cause, now_ms)
+        changed = self._judge_since(then_ms, now_ms, cause)
         for trigger, segment in rb.already:
             if segment in p.members and trigger.name not in p.entries:
                 name = trigger.entry.segment
@@ -285,6 +288,36 @@ class Persons(Waiting):
         self._set_timers(_EVERYTHING, now_ms, cause)
         self.stale = False
         self._acted(cause)
+
+    def _judge_since(self, then_ms: int, now_ms: int, cause: tuple[str, str]) -> list[tuple[int, bool]]:
+        """Judge all segments as if these rules had been here at the last input: nothing but time has passed since, so
+        whoever is in one now is in it since the very instant at which it began to hold, or since that input.
+
+        Static ones are formed at their instant or not at all. Told is what is another than it was, now.
+        """
+        p, rb = self.p, self.rb
+        before, records_told, changes_told = dict(p.members), len(self.out.records), len(self.out.members)
+        formed = sum(1 << place for place in rb.static.values())
+        work, at_ms = rb.everything & ~formed, then_ms
+        for _ in range(_TURNS_MAX):
+            self._judge(work, at_ms, cause, at_ms)
+            at_ms = min((due_ms for name, due_ms in p.timers.items() if isinstance(name, int)), default=FOREVER)
+            if at_ms > now_ms:
+                break
+            work = self._expiring(at_ms)
+        self._judge(formed if at_ms > now_ms else rb.everything, now_ms, cause, now_ms)
+        del self.out.records[records_told:], self.out.members[changes_told:]
+        changed: list[tuple[int, bool]] = []
+        for place, segment in enumerate(rb.segments):
+            holds = segment.id in p.members
+            if holds and segment.id in before:
+                p.members[segment.id] = before[segment.id]
+            elif holds or segment.id in before:
+                changed.append((place, holds))
+                self.out.members.append((segment.name, holds))
+                if not self.backfill:
+                    self.out.records.append(records.change(p, segment.name, holds, now_ms, cause, now_ms))
+        return changed
 
     def _fill(self, command: Command) -> None:
         """Take statistics that were computed from the log, in the place of what is kept here; and be where they say."""
