@@ -55,6 +55,8 @@ CALM: Final = {
     "opportune_clock_step_ms": "0x480",
     "opportune_log_gaps_total": "0x480",
     'opportune_rules{generation="a", instance="w"}': "1x480",
+    # Anybody may try a path: as long as what is signed is taken, nobody is woken.
+    'opportune_collector_webhooks_refused_total{source="web", reason="bad_signature"}': GROWING.format(10),
     'opportune_certificate_expires_timestamp_seconds{who="broker"}': "9e9x480",
     'opportune_write_key_expires_timestamp_seconds{source="web"}': "9e9x480",
 }
@@ -137,6 +139,10 @@ def troubles() -> dict[str, Trouble]:
         ),
         "OpportuneKeyExpires": Trouble(
             {'opportune_write_key_expires_timestamp_seconds{source="web"}': "1000000x480"}, {"source": "web"}
+        ),
+        "OpportuneWebhookNotBelieved": Trouble(
+            {'opportune_collector_webhooks_refused_total{source="shopify", reason="bad_signature"}': "0x419 0+1x60"},
+            {"source": "shopify"},
         ),
         "OpportuneTwoGenerations": Trouble({'opportune_rules{generation="b", instance="w2"}': "1x480"}),
     }

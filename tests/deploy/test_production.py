@@ -49,6 +49,7 @@ NO_DATA: Final = {
     "opportune_dead_letters_total": "a worker's own dead letters: nothing failed",
     "opportune_segments_unjudged_total": "every segment could be judged",
     "opportune_certificate_expires_timestamp_seconds": "inside the compose file's network nobody speaks TLS",
+    "opportune_collector_webhooks_refused_total": "no webhook is taken",
     "opportune_write_key_expires_timestamp_seconds": "the keys of `make secrets` have no end",
 }
 """Metrics that a healthy run does not show, and why."""
