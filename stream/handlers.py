@@ -403,7 +403,7 @@ class Handlers:
             lane = group.lanes[INPUT_TOPICS.index(topic)]
             lane.end = position
             lane.answered_ms = answered_ms
-            if group.waiting_gates or any(one.inputs for one in group.lanes):
+            if not self._news.is_set() and (group.waiting_gates or any(one.inputs for one in group.lanes)):
                 self._news.set()
 
     # --- the pump -----------------------------------------------------------------------------------------------

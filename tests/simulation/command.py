@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from functools import cache
 from multiprocessing import get_context
+from resource import RUSAGE_CHILDREN, getrusage
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -15,7 +17,7 @@ from stream.clock import monotonic_ms
 from tests.simulation.crashes import SCENARIOS, crashed, places
 from tests.simulation.planted import OWN_GATE, PLANTS
 from tests.simulation.simulate import Seed, many, shrunk
-from tests.simulation.world import live, plan_of
+from tests.simulation.world import Outcome, live, plan_of
 
 FOUND_WITHIN = 2_000
 """Each planted fault must be found by one of so many seeds."""
@@ -58,7 +60,7 @@ def main(seeds: int, first: int, fault: str, *, with_crashes: bool, jobs: int = 
         console.print("\nthe shortest history that breaks the same promise:\n" + str(smallest))
     hours = virtual_ms / HOUR_MS
     console.print(
-        f"{seeds} worlds from seed {first}: {len(failed)} broke a promise; {took_s:.0f} s, "
+        f"{seeds} worlds from seed {first}: {len(failed)} broke a promise; {took_s:.0f} s, {_worked_s():.0f} s of processors, "
         f"{events / took_s:,.0f} simulated events/s, {hours / (took_s / 60):.1f} virtual hours per minute"
     )
     wrong = _crashes(console, jobs) if with_crashes else 0
@@ -66,12 +68,11 @@ def main(seeds: int, first: int, fault: str, *, with_crashes: bool, jobs: int = 
 
 
 def _crashes(console: Console, jobs: int) -> int:
-    began_ms = monotonic_ms()
+    began_ms, before_s = monotonic_ms(), _worked_s()
     tried = wrong = 0
     with ProcessPoolExecutor(jobs or None, get_context("spawn")) as pool, _progress(console) as progress:
-        for name, plan in SCENARIOS.items():
-            calm = live(plan)
-            steps = places(calm)
+        for name in SCENARIOS:
+            steps = places(_calm(name))
             bar = progress.add_task(f"crashes: {name}", total=len(steps))
             chunks = [steps[at : at + 10] for at in range(0, len(steps), 10)]
             for found in pool.map(_several, [name] * len(chunks), chunks):
@@ -81,13 +82,21 @@ def _crashes(console: Console, jobs: int) -> int:
                     if what:
                         wrong += 1
                         console.print(what)
-    console.print(f"{tried} crashes: {wrong} left something else; {(monotonic_ms() - began_ms) / 1000:.0f} s")
+    took_s = (monotonic_ms() - began_ms) / 1000
+    console.print(
+        f"{tried} crashes: {wrong} left something else; {took_s:.0f} s, {_worked_s() - before_s:.0f} s of processors"
+    )
     return wrong
 
 
 def _several(name: str, steps: list[int]) -> list[str]:
-    calm = live(SCENARIOS[name])
-    return [crashed(name, calm, step) for step in steps]
+    return [crashed(name, _calm(name), step) for step in steps]
+
+
+@cache
+def _calm(name: str) -> Outcome:
+    """What comes of it when nobody dies: told once a process."""
+    return live(SCENARIOS[name])
 
 
 def found(faults: Iterable[str], *, most: int = FOUND_WITHIN, jobs: int = 0) -> Iterator[tuple[str, int, str]]:
@@ -109,6 +118,12 @@ def _table(console: Console, jobs: int) -> int:
         missed += not needed
         console.print(f"| {fault} | {needed or 'not found'} | {broken[:90]} |", markup=False, soft_wrap=True)
     return 1 if missed else 0
+
+
+def _worked_s() -> float:
+    """For how long the processes that we started, and that have ended, kept processors busy."""
+    used = getrusage(RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _progress(console: Console) -> Progress:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from random import Random  # noqa: TID251 - seeded: the same mishaps every time
 from typing import Any, Final, TypeVar
@@ -21,7 +22,7 @@ from tests.simulation.loop import Life, VirtualLoop, outside
 
 T = TypeVar("T")
 
-IDLE: Final = frozenset(("now", "marks", "put marks", "check", "due", "commit "))
+IDLE: Final = frozenset(("now", "marks", "put marks", "check", "due", "product versions", "commit "))
 """What a worker asks all the time, though nothing happens: the last is a beat."""
 PATIENCE_S: Final = 3.0
 """After so long a client gives up waiting; whether its call was done it does not know."""
@@ -46,6 +47,11 @@ class Weather:
     late: float = 0.0
     slow: float = 0.0
     odd: float = 0.0
+
+    @cached_property
+    def fates(self) -> tuple[tuple[str, float], ...]:
+        """What may become of a call but that it is done at once, each with its share."""
+        return tuple((name, getattr(self, name)) for name in ("refused", "lost", "silent", "late", "slow"))
 
 
 FAIR: Final = Weather()
@@ -89,13 +95,13 @@ class Net:
         Raises:
             OSError: it was not done; or nobody knows.
         """
-        loop, draw, weather = self._loop, self._random.random, self.weather
+        loop, draw = self._loop, self._random.random
         if what not in IDLE:
             who.busy.add(who.steps)
         there_s, back_s = draw() * 0.002, draw() * 0.002
         fate, share = "done", draw()
-        for name in ("refused", "lost", "silent", "late", "slow"):
-            share -= getattr(weather, name)
+        for name, part in self.weather.fates:
+            share -= part
             if share < 0:
                 fate = name
                 break

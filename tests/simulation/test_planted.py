@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from tests.simulation.planted import OWN_GATE, PLANTS
 from tests.simulation.simulate import lived
 from tests.simulation.world import Act, Plan, live, plan_of
 
-FOUND: dict[str, int] = yaml.safe_load((Path(__file__).parents[1] / "data" / "planted.yaml").read_text())
+ROOT = Path(__file__).parents[2]
+FOUND: dict[str, int] = yaml.safe_load((ROOT / "tests" / "data" / "planted.yaml").read_text())
 WITHIN = 2_000
 
 
@@ -23,6 +25,8 @@ def test_every_planted_fault_has_a_seed_that_finds_it() -> None:
     assert set(FOUND) == set(PLANTS) - {OWN_GATE}
     assert len(FOUND) >= 15
     assert max(FOUND.values()) < WITHIN
+    told = re.findall(r"^\| ([^|]+) \| (\d+) \| R\d+ \|$", (ROOT / "docs" / "reliability.md").read_text(), re.MULTILINE)
+    assert {fault: int(needed) - 1 for fault, needed in told} == FOUND
 
 
 @pytest.mark.slow

@@ -10,10 +10,12 @@ published, all alarms that are due handled (R12, R27).
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import logging
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from random import Random  # noqa: TID251 - seeded: the same world every time
@@ -29,7 +31,7 @@ from connectors.collector.keys import Source
 from console import commands, unmerge
 from console.commands import Commands
 from profiles.errors import Refused
-from profiles.ids import SHARDS
+from profiles.ids import SHARDS, shard_of
 from profiles.moments import DAY_MS
 from profiles.wire import INPUT_TOPICS, UNMERGE, Record, unpack_record
 from rules.compile import compile_rules
@@ -63,6 +65,8 @@ SECRET: Final = b"a shop's secret"
 SENDER: Final = Source("web", False, 7 * DAY_MS)
 SETTLES_WITHIN_S: Final = 120.0
 AFTERWARDS_S: Final = 40.0
+SHARDS_DRAWN: Final = (8, 16, 32, 64, SHARDS)
+ROOMS: Final = ("profiles.", "rules.", "stream.", "connectors.", "console.", "tests.simulation.")
 OWN: Final = Own(batch_events=64, buffer_events=400, cache_profiles=64)
 
 
@@ -136,6 +140,7 @@ class Plan:
 
     Attributes:
         clock: whose time decides what is due: the ``store``'s, or the ``log``'s.
+        shards: into how many the installation is divided; the fewer, the more customers share one.
         dies_at: end the first worker's life at this step of it: a place between two awaits; -1: never.
         is_shuffled: whether the order of what is ready is drawn.
     """
@@ -147,6 +152,7 @@ class Plan:
     told: tuple[Telling, ...]
     acts: tuple[Act, ...]
     clock: str = "store"
+    shards: int = SHARDS
     dies_at: int = -1
     is_shuffled: bool = True
 
@@ -162,7 +168,7 @@ class Plan:
 
     def __str__(self) -> str:
         lines = [(one.told_ms, str(one)) for one in self.told] + [(act.at_ms, f"{act}") for act in self.acts]
-        head = f"seed {self.seed}: {self.workers} workers, {self.partitions} partitions, {self.weather}"
+        head = f"seed {self.seed}: {self.workers} workers, {self.partitions} partitions, {self.shards} shards, {self.weather}"
         return "\n".join([head, *(line for _, line in sorted(lines))])
 
 
@@ -204,7 +210,13 @@ def plan_of(seed: int) -> Plan:
         changes = Random(f"rules {seed}")
         acts += [Act(int(changes.random() * span_ms * 1.2), "rules") for _ in range(changes.randrange(1, 4))]
     return Plan(
-        seed, random.choice((1, 2, 4)), workers, weather, tuple(told), tuple(sorted(acts, key=lambda act: act.at_ms))
+        seed,
+        random.choice((1, 2, 4)),
+        workers,
+        weather,
+        tuple(told),
+        tuple(sorted(acts, key=lambda act: act.at_ms)),
+        shards=Random(f"shards {seed}").choice(SHARDS_DRAWN),
     )
 
 
@@ -679,7 +691,7 @@ def live(plan: Plan, *, lines: list[str] | None = None) -> Outcome:
         Broken: a promise was not kept.
     """
     loop = virtual_loop(Random(f"order {plan.seed}"), shuffled=plan.is_shuffled)
-    with _lean():
+    with _lean(), _divided(plan.shards):
         asyncio.events._set_running_loop(loop)
         try:
             world = World(plan, loop)
@@ -694,10 +706,24 @@ def live(plan: Plan, *, lines: list[str] | None = None) -> Outcome:
 
 
 @contextmanager
+def _divided(shards: int) -> Iterator[None]:
+    """An installation keeps the number of shards that it was made with; this one was made with so many."""
+    with ExitStack() as stack:
+        if shards != SHARDS:
+            stack.callback(shard_of.cache_clear)
+            for name, module in sorted(sys.modules.items()):
+                if name.startswith(ROOMS) and "SHARDS" in vars(module):
+                    stack.enter_context(patch.object(module, "SHARDS", shards))
+            shard_of.cache_clear()
+        yield
+
+
+@contextmanager
 def _lean() -> Iterator[None]:
-    """Rarer beats and looks at the gate than in life, no measuring, no log: a world costs half."""
+    """Rarer beats and looks at the gate than in life, no measuring, no log, no search for garbage: a world costs a third."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
+    gc.disable()
     try:
         with (
             patch.object(handlers, "BEAT_S", 5.0),
@@ -708,3 +734,5 @@ def _lean() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
+        gc.enable()
+        gc.collect(0)  # All that this world has left behind is young.
