@@ -20,7 +20,8 @@ from rich.table import Table
 import connectors.clock
 import connectors.settings
 import console.settings
-from opportune import logs
+from opportune import beside, logs
+from opportune.tables import page
 from opportune.traces import Spans
 from profiles.errors import BadDocument, OpportuneError, Refused
 from profiles.ids import message_hash
@@ -60,7 +61,9 @@ Mappings = Annotated[
 FromInstant = Annotated[str, typer.Option("--from", help="Tell from this instant on (ISO 8601); before, only learn.")]
 ToInstant = Annotated[str, typer.Option("--to", help="Stop before this instant; else with the last event.")]
 AsLive = Annotated[bool, typer.Option("--as-live", help="Take imported history on the log as if live.")]
-RunningDev = Annotated[Path | None, typer.Option("--data-dir", help="Of a running `opportune dev`: ask that.")]
+RunningDev = Annotated[
+    Path | None, typer.Option("--data-dir", help="Of a running `opportune dev`, or of its demo: ask that.")
+]
 
 
 @app.callback()
@@ -219,7 +222,7 @@ def rules_check(
         for name, cost in costs.items():
             table.add_row(name, str(cost.bytes_max), str(cost.timers_max), ", ".join(cost.wakes))
         table.add_section()
-    Terminal().print(table)
+    page().print(table)
 
 
 @rules_app.command("publish")
@@ -319,7 +322,7 @@ def rules_diff(
     asked = work.Asked(files or [], [work.mapping_named(one) for one in mapping or []], new, from_, to, as_live=as_live)
 
     def tell(told: dict[str, Any]) -> bool:
-        work.show_difference(told, Terminal())
+        work.show_difference(told, page())
         if out is not None:
             out.write_bytes(orjson.dumps(told, option=orjson.OPT_INDENT_2))
         return True
@@ -401,7 +404,7 @@ def backtest(
     )
     with work.kept_in(records) as keep:
         book, result, tallies = work.run(asked, _environment(data_dir), Terminal(stderr=True), keep)
-    work.show(book, result, tallies, Terminal())
+    work.show(book, result, tallies, page())
     if out is not None:
         named = ", ".join(path.name for path in files or []) or "the log"
         work.write(out, title or f"Backtest of {named}", book, result, tallies)
@@ -428,7 +431,7 @@ def report(
     from opportune import report as work
 
     told = asyncio.run(work.ask(_environment(data_dir), triggers or [], (from_, to, within, touch)))
-    work.show(told, Terminal())
+    work.show(told, page())
     if out is not None:
         out.write_bytes(orjson.dumps(told, option=orjson.OPT_INDENT_2))
 
@@ -618,7 +621,7 @@ def letters_list(
     from opportune import letters
 
     wanted = letters.Wanted((), reason, topic, source)
-    letters.listed(_environment(data_dir), wanted, Terminal(), limit, only_waiting=waiting)
+    letters.listed(_environment(data_dir), wanted, page(), limit, only_waiting=waiting)
 
 
 @letters_app.command("show")
@@ -659,12 +662,7 @@ def _print(told: object) -> None:
 
 def _environment(data_dir: Path | None) -> Mapping[str, str]:
     """The process's own, and what a running ``dev`` has put into its data folder."""
-    if data_dir is None:
-        return os.environ
-    path = data_dir / "environment.json"
-    if not path.is_file():
-        raise Refused(f"--data-dir: the folder of a running `opportune dev` wanted, got {data_dir}")
-    return {**os.environ, **orjson.loads(path.read_bytes())}
+    return os.environ if data_dir is None else {**os.environ, **beside.told(data_dir)}
 
 
 def _reasons(rejected: Counter[str]) -> str:

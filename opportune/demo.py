@@ -1,7 +1,8 @@
 """The demo: a believable little shop, whose customers' doings go through the collector like anybody's.
 
-Its clock is the log's: it steps to each event's time before the event is posted, three days a second at most, so
-that months pass while one looks on. Everything is drawn from the seed; the same seed is the same shop.
+Its clock is the log's: it steps to the time of what is posted before it is posted, three days a second at most, so
+that months pass while one looks on. As by the SDKs, what happens within some minutes is posted together. Everything is
+drawn from the seed; the same seed is the same shop.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from stream.clock import LogClock, monotonic_ms
 CUSTOMERS: Final = 120
 DAYS_PER_S: Final = 3.0
 ARRIVING_DAYS: Final = 40
+POSTED_MS: Final = 15 * MINUTE_MS
+"""How much of the shop's time goes into one batch."""
 SITE: Final = "https://shop.example"
 
 # product id, name, category, price, how many days one lasts (0: it does not run out)
@@ -181,14 +184,26 @@ async def play(collector: str, write_key: str, clock: LogClock, seed: int) -> No
     async with httpx.AsyncClient(base_url=collector, auth=(write_key, ""), timeout=30) as client:
         day = 0
         while True:
-            for at_ms, body in shop.day(day, start_ms + day * DAY_MS):
-                clock.advance(at_ms)
-                body["timestamp"] = body["sentAt"] = iso(clock.now_ms())
-                await _sent(client, {"batch": [body], "sentAt": body["sentAt"]})
+            for batch in _batches(shop.day(day, start_ms + day * DAY_MS)):
+                clock.advance(batch[-1][0])
+                events = [{**body, "timestamp": iso(at_ms)} for at_ms, body in batch]
+                await _sent(client, {"batch": events, "sentAt": iso(clock.now_ms())})
             day += 1
             ahead_s = day / DAYS_PER_S - (monotonic_ms() - started_ms) / 1000
             if ahead_s > 0:
                 await asyncio.sleep(ahead_s)
+
+
+def _batches(events: list[tuple[int, dict[str, Any]]]) -> Iterator[list[tuple[int, dict[str, Any]]]]:
+    """The same, what lies within ``POSTED_MS`` together."""
+    batch: list[tuple[int, dict[str, Any]]] = []
+    for at_ms, body in events:
+        if batch and at_ms - batch[0][0] > POSTED_MS:
+            yield batch
+            batch = []
+        batch.append((at_ms, body))
+    if batch:
+        yield batch
 
 
 async def _sent(client: httpx.AsyncClient, batch: dict[str, Any]) -> None:

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import orjson
 from rich.console import Console as Terminal
 
 import connectors.clock
@@ -23,7 +21,7 @@ import connectors.settings
 import console.settings
 from connectors.collector.server import Collector
 from console.server import Console
-from opportune import demo, logs, parts, topics
+from opportune import beside, demo, logs, parts, topics
 from opportune.view import View
 from profiles.errors import Refused
 from profiles.moments import DAY_MS
@@ -38,10 +36,6 @@ DEMO_DAYS_BACK: Final = 365
 SECRET_BYTES: Final = 32
 CANCEL_AGAIN_S: Final = 0.5
 DEMO_SECRET_KEY: Final = "dev-secret-key"
-ENVIRONMENT: Final = "environment.json"
-"""In the data folder: what commands beside ``dev`` need to reach its parts."""
-TOLD: Final = ("BOOTSTRAP", "REDIS_URL", "SECRET", "CLOCK", "REPLICATION", "ZONE", "CURRENCY")
-"""The settings in it."""
 
 RELAXED: Final = "relaxed in dev only: the broker keeps records in memory, the store need not persist (R28)"
 
@@ -51,7 +45,7 @@ class Options:
     """What the command line asks for.
 
     Attributes:
-        with_demo: run the demo shop, on the log's clock, in a folder that is made anew.
+        with_demo: run the demo shop, on the log's clock, in a folder of its own and with an empty store.
         rules: the folder of rule files; ``None`` for the shop pack.
         clock: ``store`` or ``log``.
     """
@@ -67,9 +61,7 @@ class Options:
 
 async def run(options: Options) -> int:
     """Run until Ctrl-C or until a part fails; the process's exit code."""
-    folder = options.data_dir / "demo" if options.with_demo else options.data_dir
-    if options.with_demo and folder.exists():
-        shutil.rmtree(folder)
+    folder = options.data_dir / beside.DEMO if options.with_demo else options.data_dir
     say = Terminal(highlight=False, soft_wrap=True)
     asked = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -101,9 +93,7 @@ async def run(options: Options) -> int:
             await _port(api.start(), "API", options.api_port)
             await worker.start()
             banner = _banner(options, collector.port, api.port, embedded, env, worker.rules.currency)
-            told = {name: env[name] for name in (f"OPPORTUNE_{one}" for one in TOLD) if name in env}
-            (folder / ENVIRONMENT).write_bytes(orjson.dumps(told))
-            (folder / ENVIRONMENT).chmod(0o600)
+            beside.tell(folder, env)
             say.print(banner)
             working = [asyncio.ensure_future(worker.wait()), asyncio.ensure_future(asked.wait())]
             if options.with_demo:
@@ -117,6 +107,7 @@ async def run(options: Options) -> int:
             await _cancelled(working)
             say.print("stopping …")
         finally:
+            beside.tell_no_more(folder)
             await collector.stop()
             await worker.stop()
             await api.stop()

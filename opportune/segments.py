@@ -18,6 +18,7 @@ from console.addresses import read_address
 from console.commands import Commands
 from console.exports import FORMATS, Only, columns_of, encoded, members
 from console.lists import Lists, versions
+from opportune.tables import page
 from profiles.errors import Refused
 from rules.rulebook import Rulebook
 from rules.slips import did_you_mean
@@ -67,7 +68,7 @@ async def listed(store: ProfileStore, book: Rulebook) -> None:
     for one in sorted(book.segments, key=lambda segment: segment.name):
         kind, level = "static" if one.is_static else "dynamic", str(book.level(one))
         table.add_row(one.name, kind, level, str(sizes[one.name]), one.says)
-    Terminal().print(table)
+    page().print(table)
 
 
 async def progressed(store: ProfileStore, book: Rulebook, *, wait: bool) -> None:

@@ -111,8 +111,7 @@ class View:
         for column in ("at", "trigger", "customer", "decision"):
             latest.add_column(column)
         for told in self._latest:
-            outcome = "sent" if told["reason"] is None else f"held back: {told['reason']}"
-            latest.add_row(told["at"][:16], f"{told['trigger']} {told['step']}", told["address"], outcome)
+            latest.add_row(told["at"][:16], f"{told['trigger']} {told['step']}", told["address"], _outcome(told))
         head = f"{iso(self._clock.now_ms())[:16]}   {_applied():.0f} events, {self._rate():.0f}/s"
         side = Table.grid(expand=True)
         side.add_row(sizes, Group(counts, latest))
@@ -120,8 +119,15 @@ class View:
 
 
 def _told(decision: dict[str, Any]) -> str:
-    outcome = "sent" if decision["reason"] is None else f"held back, {decision['reason']}"
-    return f"{decision['trigger']} {decision['step']} to {decision['address']}: {outcome}"
+    return f"{decision['trigger']} {decision['step']} to {decision['address']}: {_outcome(decision)}"
+
+
+def _outcome(decision: dict[str, Any]) -> str:
+    """Sent, or held back, and why."""
+    if decision["reason"] is not None:
+        return f"held back, {decision['reason']}"
+    why = "; ".join(one["node"] for one in decision["detail"].get("because", ()))
+    return f"sent: {why}" if why else "sent"
 
 
 def _applied() -> float:

@@ -475,7 +475,7 @@ class Journeys(Elsewhere):
                 p.sent.append(Sent(now_ms, run.trigger, run.key, emit.step, run.opened_by, run.occasion, run.opened_ms))
                 while len(p.sent) > SENT_MAX or p.sent[0].at_ms < now_ms - REGRETTED_MS:
                     del p.sent[0]
-            detail = {"template": filled(emit.template, run.context)}
+            detail = {"template": filled(emit.template, run.context), "because": because}
             if emit.gives and "coupon" in run.context:
                 if run.context["coupon"].pop("owed", False):
                     self._issue(run, now_ms)

@@ -2,7 +2,7 @@
 
     python moments.py --brokers localhost:9092 --schema triggers.json --memory moments.sqlite >> to_send.jsonl
 
-One file to copy. It knows nothing of Opportune but its topics and their schema (``opportune schema triggers``), and needs
+Ctrl-C stops it. One file to copy. It knows nothing of Opportune but its topics and their schema (``opportune schema triggers``), and needs
 ``aiokafka`` and ``jsonschema-rs`` beside Python. Records come at least once; whoever acts on one says so (``Memory.done``),
 so one that comes again is known again, also after a restart. An id need be kept only until its record is stale: then it is
 dropped for that. Places in the topics lie beside the ids, so no consumer group is needed; run one process for a memory.
@@ -22,6 +22,7 @@ from typing import Any
 
 import jsonschema_rs
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
 
 PREFIX = "triggers."
 LOOK_FOR_TOPICS_S = 30.0
@@ -96,9 +97,9 @@ def _text(at: datetime) -> str:
 async def consume(brokers: str, memory: Memory, act: Callable[[dict[str, Any]], None]) -> None:
     """Read all topics of triggers for ever, also those that come later."""
     consumer = AIOKafkaConsumer(bootstrap_servers=brokers, enable_auto_commit=False)
-    await consumer.start()
     loop = asyncio.get_running_loop()
     try:
+        await consumer.start()
         known: set[TopicPartition] = set()
         looked = -LOOK_FOR_TOPICS_S
         while True:
@@ -137,8 +138,17 @@ def main() -> None:
     asked.add_argument("--schema", required=True, type=Path)
     asked.add_argument("--memory", default="moments.sqlite")
     options = asked.parse_args()
-    memory = Memory(options.memory, json.loads(options.schema.read_text()))
-    asyncio.run(consume(options.brokers, memory, lambda record: print(json.dumps(record), flush=True)))
+    try:
+        schema = json.loads(options.schema.read_text())
+    except (OSError, ValueError) as error:
+        sys.exit(f"moments: --schema: what `opportune schema triggers` prints wanted, got {error}")
+    try:
+        memory = Memory(options.memory, schema)
+        asyncio.run(consume(options.brokers, memory, lambda record: print(json.dumps(record), flush=True)))
+    except KeyboardInterrupt:
+        sys.exit(130)  # What was acted on is kept; the next run goes on from there.
+    except (KafkaError, sqlite3.Error) as error:
+        sys.exit(f"moments: {error}")
 
 
 if __name__ == "__main__":

@@ -100,9 +100,12 @@ def test_what_the_shop_packs_triggers_publish_is_valid() -> None:
     assert set(counts) == {"triggers", DECISIONS, SEGMENT_CHANGES}
     sent = {json.loads(one.value)["trigger"] for one in life.records if one.topic.startswith(TRIGGERS_PREFIX)}
     assert sent == {"abandoned_cart", "welcome", "lapsed_buyer", "replenishment", "vip_granted", "vip_burns"}
-    emitted = {json.loads(one.value)["trigger_id"] for one in life.records if one.topic.startswith(TRIGGERS_PREFIX)}
+    moments = [json.loads(one.value) for one in life.records if one.topic.startswith(TRIGGERS_PREFIX)]
     decisions = [json.loads(one.value) for one in life.records if one.topic == DECISIONS]
-    assert {one["decision_id"] for one in decisions if one["outcome"] == "emitted"} == emitted
+    # Why something was sent stands in its decision, too.
+    assert {one["decision_id"]: one["detail"]["because"] for one in decisions if one["outcome"] == "emitted"} == {
+        one["trigger_id"]: one["because"] for one in moments
+    }
     assert "no_consent" in {one["reason"] for one in decisions}
 
 

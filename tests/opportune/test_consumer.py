@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import segment.analytics as analytics
 
+from opportune.beside import told
 from stream.rulebook import PACKS
 from tests.opportune.test_dev import OPPORTUNE, running
 
@@ -68,7 +70,7 @@ def test_moments_reach_a_consumer_that_knows_only_the_published_schema(tmp_path:
             ),
             60,
         )
-        brokers = json.loads((tmp_path / "data" / "environment.json").read_text())["OPPORTUNE_BOOTSTRAP"]
+        brokers = told(tmp_path / "data")["OPPORTUNE_BOOTSTRAP"]
         command = [
             sys.executable,
             "-I",
@@ -87,9 +89,12 @@ def test_moments_reach_a_consumer_that_knows_only_the_published_schema(tmp_path:
             )
         try:
             dev.until("all records", lambda: {one["trigger"] for one in lines_of(out)} >= MOMENTS, 60)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(30) == 130
         finally:
-            process.kill()
-            process.wait()
+            if process.poll() is None:
+                process.kill()
+                process.wait()
     found: dict[str, dict[str, Any]] = {one["trigger"]: one for one in lines_of(out)}
     assert said.read_text() == ""
     assert len({one["trigger_id"] for one in lines_of(out)}) == len(lines_of(out))

@@ -105,11 +105,27 @@ def test_the_demo_shows_profiles_segments_and_triggers_with_reasons_within_minut
         sizes = {one["name"]: one["size"] for one in dev.get("segments")["segments"]}
         assert sum(1 for size in sizes.values() if size) >= 8
         for trigger in sorted(wanted):
-            decision = dev.get(f"decisions?trigger={trigger}&limit=1")["decisions"][0]
+            decision = dev.get(f"decisions?trigger={trigger}&outcome=emitted&limit=1")["decisions"][0]
+            assert [one["node"] for one in decision["detail"]["because"]] != []
             profile = dev.get(f"profiles/{decision['address']}")
             assert profile is not None
+        order = {"order_id": "o-1", "total": 5}
+        body = {"event": "Order Completed", "userId": "7", "messageId": "m-1", "properties": order}
+        answer = httpx.post(f"{dev.collector}/v1/track", json=body, auth=("demo-public-key", ""), timeout=60)
+        assert answer.status_code == 400
+        # The folder that was named, as with `dev` itself; and in a pipe nothing is cut.
+        [letter] = dev.until("a letter", lambda: re.findall(r".* order_events .*waits", listed(tmp_path).stdout), 30)
+        assert "order_completed: currency: an ISO 4217 currency like EUR wanted, got nothing  " in letter
         assert dev.stop() == 0
         assert "stopped" in dev.said()
+    assert listed(tmp_path).stderr == (
+        f"opportune: --data-dir: the folder of a running `opportune dev` wanted, nothing runs on {tmp_path / 'data'}\n"
+    )
+
+
+def listed(tmp_path: Path) -> subprocess.CompletedProcess[str]:
+    command = (*OPPORTUNE, "dead-letters", "list", "--data-dir", str(tmp_path / "data"))
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
 def test_profiles_outlive_a_stop_although_the_broker_forgets(tmp_path: Path) -> None:
