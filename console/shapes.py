@@ -577,7 +577,8 @@ class Receipt(BaseModel):
     outcome: Literal["done", "refused"]
     at: str
     by: str | None = None
-    reason: str | None = Field(default=None, description="Of a refusal: unknown, erased, changed, moved.")
+    reason: str | None = Field(default=None, description="Of a refusal: unknown, bad_value, erased, changed, moved.")
+    wanted: dict[str, str] | None = Field(default=None, description="Of bad_value: field of the rules to its type.")
     hash: str | None = Field(default=None, description="Of an erasure: the keyed hash that stands for the address.")
 
 

@@ -9,7 +9,8 @@ itself shows it, and an erasure takes it along. What is taken back stands as a s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -17,12 +18,15 @@ import orjson
 
 from profiles import consent, people
 from profiles.errors import BadInput
+from profiles.ids import normal
+from profiles.moments import zone_named
 from profiles.state import CONSENTS, TRAITS, TRAITS_MAX, Consent, Profile, Trait
 
 NAMES_MAX: Final = 50
 NAME_CHARS_MAX: Final = 200
 VALUE_CHARS_MAX: Final = 1_000
 WORDS_CHARS_MAX: Final = 200
+_DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}(T.*)?$")
 STATES: Final = ("granted", "denied", None)
 
 
@@ -94,8 +98,9 @@ def _check(edit: Edit) -> None:
     for name in names:
         wanted(type(name) is str and 0 < len(name) <= NAME_CHARS_MAX, f"names of 1 to {NAME_CHARS_MAX} characters")
     wanted(people.REGISTERED_AT not in edit.unset, "registered_at among what is set, never taken back,")
-    registered = edit.set.get(people.REGISTERED_AT, 0)
-    wanted(people.instant_of(registered) is not None, "an instant, ISO 8601 or epoch ms, as registered_at")
+    for name, value in edit.set.items():
+        known = _KNOWN.get(name)
+        wanted(known is None or known[0](value), f"{known[1]} as {name}" if known is not None else "")
     for value in edit.set.values():
         wanted(
             _is_value(value),
@@ -106,6 +111,40 @@ def _check(edit: Edit) -> None:
         channel, colon, topic = name.partition(":")
         wanted(bool(channel and colon and topic), "a consent's name like email:sale or email:*")
         wanted(state in STATES, "granted, denied or null as a consent")
+
+
+def _names_one(kind: str) -> Callable[[Any], bool]:
+    """Whether a value names somebody as that kind of address does; the collector keeps what does not, and finds nobody by it."""
+
+    def does(value: Any) -> bool:
+        try:
+            return isinstance(value, str) and bool(normal(kind, value))
+        except ValueError:
+            return False
+
+    return does
+
+
+def _is_date(value: Any) -> bool:
+    return isinstance(value, str) and _DATE.match(value) is not None and people.instant_of(value) is not None
+
+
+def _is_zone(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and zone_named(value) is not None
+    except ValueError:
+        return False
+
+
+_KNOWN: Final[Mapping[str, tuple[Callable[[Any], bool], str]]] = {
+    "email": (_names_one("email"), "an address like a@b.c"),
+    "phone": (_names_one("phone"), "E.164 like +79161234567"),
+    "birth_date": (_is_date, "a date like 1990-03-15"),
+    "timezone": (_is_zone, "a time zone like Europe/Berlin"),
+    people.REGISTERED_AT: (lambda value: people.instant_of(value) is not None, "an instant, ISO 8601 or epoch ms,"),
+}
+"""Traits that the engine reads by their meaning -> whether this is one, and what is wanted: a slip of the pen would be kept
+in silence. Fields that the rules declare are checked where the rules are (rules/persons.py)."""
 
 
 def _is_value(value: Any) -> bool:

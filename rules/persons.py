@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, Final
 
 import msgpack
@@ -177,15 +176,19 @@ class Persons(Waiting):
         p.ordinal, p.erased_ms = ordinal, erased_ms
 
     def _edit(self, command: Command) -> None:
-        """Take an edit once; one for nobody is refused, or a slip of the pen would make a customer."""
-        p = self.p
-        edits.read_edit(command.body)  # What is none is refused before anything changes.
+        """Take an edit once, or nothing of it: one for nobody is refused, or a slip of the pen would make a customer; so is
+        one by which a declared field would be none of its type."""
+        p, fields = self.p, self.rb.fields
+        edit = edits.read_edit(command.body)  # What is none is refused before anything changes.
         if not (p.first_seen_ms or p.ring):
-            self._receipt(command, REFUSED, reason="unknown")
-            self.out.outcome = REFUSED
+            self._refuse(command, reason="unknown")
+            return
+        digest = edit_digest(command)
+        bad = [name for name, value in edit.set.items() if name in fields and fields[name].take(value) is None]
+        if bad and digest not in p.ring:
+            self._refuse(command, reason="bad_value", wanted={name: fields[name].wanted for name in bad})
             return
         is_caught_up = not (p.timers or p.held) or self._caught_up(command.seen_ms)
-        digest = edit_digest(command)
         if digest in p.ring:
             self.out.outcome = DUPLICATE
             return
@@ -199,12 +202,7 @@ class Persons(Waiting):
         p = self.p
         now_ms = p.seen_ms = max(p.seen_ms, command.seen_ms)
         edit = edits.read_edit(command.body)
-        fields = self.rb.fields
-        bad = [name for name, value in edit.set.items() if name in fields and fields[name].take(value) is None]
-        edit = replace(edit, set={name: value for name, value in edit.set.items() if name not in bad})
         done = edits.edited(p, edit, min(command.link[0], now_ms))
-        if bad:
-            done["bad_value"] = bad
         self.late_ms = self._late_by(now_ms)
         self.stale = False
         cause = ("edit", command.link[1])
@@ -215,7 +213,7 @@ class Persons(Waiting):
             done["lists"] = [name for name in edit.lists if name in self.rb.static]
             done["unknown"] = [name for name in edit.lists if name not in self.rb.static]
         self._acted(cause)
-        if edit.set or edit.unset or edit.consents or bad or done.get("unknown"):
+        if edit.set or edit.unset or edit.consents or done.get("unknown"):
             self._receipt(command, "done", by=edit.by, **done)  # A list is on record as a whole.
 
     def _sweep(self, command: Command) -> None:
@@ -425,8 +423,7 @@ class Persons(Waiting):
         elif not (p.first_seen_ms or p.ring):
             reason = "unknown"
         if reason:
-            self._receipt(command, REFUSED, reason=reason)
-            self.out.outcome = REFUSED
+            self._refuse(command, reason=reason)
             return
         self.gate_ms = FOREVER  # As with a link: what was due here before happened here.
         self._caught_up(command.seen_ms)
@@ -442,8 +439,7 @@ class Persons(Waiting):
         parting = read_parting(command.body)
         mine, theirs = decode(p.address, parting.receiver), decode(command.other, parting.other)
         if p.forward or digest_of(encode(p)) != parting.digest:
-            self._receipt(command, REFUSED, reason="moved" if p.forward else "changed")
-            self.out.outcome = REFUSED
+            self._refuse(command, reason="moved" if p.forward else "changed")
             return
         now_ms = max(p.seen_ms, command.seen_ms)
         cause = ("unmerge", command.link[1])
@@ -522,6 +518,11 @@ class Persons(Waiting):
         """An address still leads to an erased person: it was his, and goes, too."""
         body = erasure.pack_asked(erasure.Asked(""))
         self._tell(ERASE, command.other, (self.p.erased_ms, ""), body, command.seen_ms)
+
+    def _refuse(self, command: Command, **why: Any) -> None:
+        """Nothing of an operator's command was done, and why."""
+        self._receipt(command, REFUSED, **why)
+        self.out.outcome = REFUSED
 
     def _receipt(self, command: Command, outcome: str, **more: Any) -> None:
         """What became of an operator's command, by its id. It holds names and counts, never a value (R24)."""

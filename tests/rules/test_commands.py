@@ -206,11 +206,44 @@ def test_an_edit_waits_for_an_alarm_whose_gate_is_shut() -> None:
         {"consents": {"email:sale": "perhaps"}},
         {"unset": ("registered_at",)},
         {"set": {"registered_at": "yesterday"}},
+        {"set": {"email": "ana at shop"}},
+        {"set": {"email": 7}},
+        {"set": {"phone": "8 916 123"}},
+        {"set": {"birth_date": "15.03.1990"}},
+        {"set": {"birth_date": "1990-02-30"}},
+        {"set": {"birth_date": 1990}},
+        {"set": {"timezone": "Berlin"}},
     ],
 )
 def test_what_is_no_edit_is_refused_and_its_values_are_not_told(what: dict[str, Any]) -> None:
     with pytest.raises(BadInput, match=r"^edit: .* wanted, got something else$"):
         edit("c1", **what)
+
+
+@pytest.mark.mechanic("M10")
+@pytest.mark.mechanic("M21")
+def test_an_edit_is_checked_as_what_is_told_is_and_taken_whole_or_not_at_all() -> None:
+    rules = compile_rules(
+        [("r", "traits: {custom.mark: {said: int, between: [1, 10]}}\nsegments: {low: {trait: custom.mark, lte: 6}}")]
+    )
+    world = World(rules, NOW_MS)
+    said(world, 1, traits={"email": "ana@shop.example"})
+    sound = {
+        "email": "Ana@Shop.example",
+        "phone": "+7 916 123-45-67",
+        "birth_date": "1990-03-15",
+        "timezone": "Europe/Riga",
+    }
+    world.now_ms += 1
+    assert world.tell(edit("c1", at_ms=world.now_ms, set={**sound, "custom.mark": 11})).outcome == REFUSED
+    told = world.receipts["c1"]
+    assert (told["outcome"], told["reason"]) == ("refused", "bad_value")
+    assert told["wanted"] == {"custom.mark": "a whole number from 1 to 10"}
+    assert list(world.profile("user:1").traits) == ["email"]
+    world.tell(edit("c2", at_ms=world.now_ms, set={**sound, "custom.mark": 6}))
+    assert world.receipts["c2"]["outcome"] == "done"
+    assert world.members("user:1") == ["low"]
+    assert {name: one.value for name, one in world.profile("user:1").traits.items()} == {**sound, "custom.mark": 6}
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"[]", b'{"by": "x"}', b"\xff"])
