@@ -67,8 +67,8 @@ class Reports:
         consumer: Any = AIOKafkaConsumer(
             group_id=None, enable_auto_commit=False, auto_offset_reset="earliest", **self._options
         )
-        await consumer.start()
         try:
+            await consumer.start()
             places = await self._there(ledger)
             consumer.assign(places)
             for place in places:

@@ -38,7 +38,7 @@ async def ask(
         window = window_of(*words, book)
     except ValueError as error:
         raise Refused(f"--{error}") from None
-    store = RedisStore(own.redis_url)
+    store = RedisStore.of(own)
     try:
         reports = Reports(store, {"bootstrap_servers": own.bootstrap, **security(own)})
         return await reports.told(triggers or sorted(book.triggers), window, book.currency)

@@ -171,7 +171,7 @@ def parse_duration(text: str) -> Duration:
         return Duration(ms=count * _SHORT_UNITS[unit])
     iso = _ISO.fullmatch(text)
     if iso is None or text.rstrip("T") in ("P", "-P") or text.endswith("T"):
-        raise ValueError(f"a duration like P3M, P7D, PT2H or 30m, got {text!r}")
+        raise ValueError(f"a duration like P3M, P7D, PT2H or 30m wanted, got {text!r}")
     part = {name: int(value or 0) for name, value in iso.groupdict().items() if name != "sign"}
     sign = -1 if iso["sign"] else 1
     return Duration(
@@ -193,7 +193,7 @@ def zone_named(name: str) -> tzinfo:
     try:
         return ZoneInfo(name)
     except (KeyError, ValueError, OSError) as error:
-        raise ValueError(f"a time zone name like Europe/Moscow, got {name!r}") from error
+        raise ValueError(f"a time zone name like Europe/Moscow wanted, got {name!r}") from error
 
 
 def local(at_ms: int, zone: tzinfo) -> datetime:
@@ -247,7 +247,7 @@ def parse_instant(text: str) -> int:
     try:
         wall = datetime.fromisoformat(text)
     except ValueError as error:
-        raise ValueError(f"an ISO 8601 time like 2026-11-22T15:04:05Z, got {text[:40]!r}") from error
+        raise ValueError(f"an ISO 8601 time like 2026-11-22T15:04:05Z wanted, got {text[:40]!r}") from error
     return instant(wall if wall.tzinfo is not None else wall.replace(tzinfo=UTC))
 
 

@@ -254,7 +254,7 @@ class _Compiler:
             try:
                 zone_named(self.zone_name)
             except ValueError as error:
-                zone_node.wrong(str(error).replace(", got", " wanted, got"))
+                zone_node.wrong(str(error))
                 self.zone_name = "UTC"
         if currency_node is not None and not currency:
             self.currency = currency_node.text()

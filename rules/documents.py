@@ -147,11 +147,10 @@ class Node:
         """A duration, longer than nothing."""
         try:
             if not isinstance(self.value, str):
-                raise ValueError(f"a duration like P3M, P7D, PT2H or 30m, got {self.found()}")
+                raise ValueError(f"a duration like P3M, P7D, PT2H or 30m wanted, got {self.found()}")
             duration = parse_duration(self.value)
         except ValueError as error:
-            head, _, tail = str(error).partition(", got")
-            self.wrong(f"{head} wanted, got{tail}{length_meant(self.value)}")
+            self.wrong(f"{error}{length_meant(self.value)}")
             return Duration(days=1)
         if duration.about_ms() <= 0:
             self.wrong(f"a duration above zero wanted, got {self.value!r}")

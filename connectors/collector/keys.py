@@ -138,12 +138,14 @@ def read_document(text: str, variable: str, noun: str) -> tuple[str, dict[Any, A
         Refused: no such file, or no such document; says nothing of what is in it.
     """
     where = variable
+    if not text.strip():
+        raise Refused(f"{where}: {noun}s, or a file of them, wanted, got nothing")
     if not text.lstrip().startswith("{"):
         where = text
         try:
             text = Path(text).read_text()
         except OSError as error:
-            raise Refused(f"{where or variable}: a file of {noun}s wanted, got {error.strerror}") from error
+            raise Refused(f"{where}: a file of {noun}s wanted, got {error.strerror}") from error
     try:
         document = yaml.safe_load(text)
     except yaml.YAMLError as error:

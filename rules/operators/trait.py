@@ -308,7 +308,7 @@ def _date(reader: Reader, operand: Node, op: str) -> Judge:
     try:
         limit_ms = parse_instant(operand.text())
     except ValueError as error:
-        operand.wrong(f"{op}: {error}".replace(", got", " wanted, got"))
+        operand.wrong(f"{op}: {error}")
         return lambda profile, now_ms: NO
     read = reader.read
 

@@ -98,7 +98,7 @@ def _offset(node: Node | None) -> Duration | None:
     try:
         found = parse_duration(node.text())
     except ValueError as error:
-        node.wrong(str(error).replace(", got", " wanted, got"))
+        node.wrong(str(error))
         return None
     if found.ms or abs(found.about_ms()) > Duration(months=11).about_ms():
         node.wrong(f"whole days, less than a year, wanted (like -P3D), got {found}")

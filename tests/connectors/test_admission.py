@@ -887,6 +887,12 @@ def test_every_mistake_in_write_keys_is_told_and_no_key() -> None:
     assert "hidden" not in text
 
 
+@pytest.mark.parametrize(("said", "told"), [("", "nothing"), (" ", "nothing"), ("no/such.yaml", "No such file")])
+def test_no_write_keys_are_told_as_none(said: str, told: str) -> None:
+    with pytest.raises(Refused, match=f"write keys.* wanted, got {told}"):
+        read_keys(said)
+
+
 # --- the catalogue ----------------------------------------------------------------------------------------------------
 
 

@@ -595,7 +595,7 @@ events:
         "shop.yaml:1: 'identify' wanted, got nothing",
         "shop.yaml:2: file/kind: one of csv, jsonl, parquet wanted, got 'cvs'; did you mean 'csv'?",
         "shop.yaml:3: unknown field 'identity'; did you mean 'identify'?",
-        "shop.yaml:4: time/zone: a time zone name like Europe/Moscow, got 'Europe/Londno'",
+        "shop.yaml:4: time/zone: a time zone name like Europe/Moscow wanted, got 'Europe/Londno'",
         "shop.yaml:6: reject/0/reason: a word like no_customer wanted, got 'No Price'",
         "shop.yaml:6: reject/0/if/price/lte: a number wanted, got something else",
         "shop.yaml:7: reject/1/if/price: unknown test 'less'",
