@@ -10,9 +10,9 @@ from typing import Any, Final
 
 from console import metrics
 from console.answers import Asked
-from console.api import Reader
 from console.background import Background
 from console.ledger import Window
+from console.reader import Reader
 from console.reports import conversions_of
 from profiles.moments import DAY_MS
 

@@ -12,12 +12,14 @@ import uvloop
 
 import console.settings
 from connectors.collector.http import EmbeddedServer, server_for
-from console.api import Desk, Reader, make_app
+from console.api import make_app
 from console.callers import Pages
 from console.commands import Commands
 from console.decisions import DecisionReader, DecisionWindow
 from console.outcomes import Outcomes
+from console.reader import Reader
 from console.reports import Reports
+from console.routes.people import Desk
 from console.settings import Settings
 from console.unmerge import Parter
 from profiles.errors import OpportuneError

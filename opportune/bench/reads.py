@@ -19,9 +19,10 @@ import jwt
 
 from connectors.clock import SystemClock
 from connectors.collector.http import server_for
-from console.api import Reader, make_app
+from console.api import make_app
 from console.callers import Callers, Pages
 from console.decisions import DecisionWindow
+from console.reader import Reader
 from opportune import parts
 from opportune.bench.core import replay
 from opportune.bench.job import rule_files

@@ -8,9 +8,10 @@ from typing import Any
 import httpx
 import orjson
 
-from console.api import Reader, make_app
+from console.api import make_app
 from console.callers import Callers
 from console.decisions import DecisionWindow
+from console.reader import Reader
 from console.reports import Reports
 from profiles.codec import encode
 from profiles.ids import address_of, shard_of

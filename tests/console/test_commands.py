@@ -9,10 +9,11 @@ import httpx
 import orjson
 import pytest
 
-from console.api import Desk, make_app
+from console.api import make_app
 from console.callers import TOKEN_CHARS_MIN, read_callers
 from console.commands import Commands
 from console.decisions import DecisionWindow
+from console.routes.people import Desk
 from console.settings import read as read_settings
 from console.unmerge import Parter
 from profiles.edits import Edit, read_edit

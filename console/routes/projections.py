@@ -7,7 +7,7 @@ whom nobody knows yet is answered like somebody of whom nothing is known: a page
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -15,15 +15,13 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from console import shapes
 from console.answers import PROBLEMS, Asked, json_answer
 from console.callers import Pages
+from console.reader import Reader
 from profiles.greeting import greeting
 from profiles.moments import Clock
 from profiles.state import Profile
 from rules import explain
 from rules.projections import Projection
 from rules.rulebook import Rulebook
-
-if TYPE_CHECKING:
-    from console.api import Reader
 
 _SIGNED = HTTPBearer(auto_error=False, scheme_name="page", description="A JSON Web Token that the shop signed.")
 _Shown = Annotated[HTTPAuthorizationCredentials | None, Depends(_SIGNED)]
