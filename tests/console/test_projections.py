@@ -268,5 +268,5 @@ projections:
         "p.yaml:8: projections/site/traits/1: 'email' is nothing for a page that anybody may read: `form` may show it to who has signed in",
         "p.yaml:8: projections/site/traits/2: 'address.city' is nothing for a page that anybody may read: `form` may show it to who has signed in",
         "p.yaml:9: projections/form: traits or segments wanted, got neither",
-        "p.yaml:9: projections/form/fields: unknown key 'fields'",
+        "p.yaml:9: projections/form/fields: unknown key 'fields'; one of traits, segments, says wanted",
     ]
