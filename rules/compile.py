@@ -186,6 +186,7 @@ class _Compiler:
             fields=self.fields,
             line_keeps=tuple(sorted(self.line_keeps)),
             earlier=earlier,
+            counting=self.counting,
             published=tuple(self.published.values()),
             projections=projections,
             wanted=together(self.wanted),

@@ -14,7 +14,7 @@ from typing import Any
 
 from profiles.ids import small_id
 from profiles.moments import FOREVER
-from profiles.state import CARTS, CONSENTS, FACTS, ORDERS, SEEN, SESSION, TRAITS, Instance, Profile
+from profiles.state import CARTS, CONSENTS, COUNTING, FACTS, ORDERS, SEEN, SESSION, TRAITS, Instance, Profile
 from profiles.wire import Event
 from rules.facts import Fact, Facts
 from rules.interest import Interest
@@ -93,6 +93,8 @@ class Rulebook:
     locale: str = "en"
     earlier: dict[tuple[str, str], CompiledTrigger] = field(default_factory=dict)
     """(trigger, revision) -> a version of before, that journeys may still go by (``rules/versions.py``)."""
+    counting: tuple[str, ...] = COUNTING
+    """The statuses with which an order counts, unless a rule says others."""
     published: tuple[PublishedTrait, ...] = ()
     projections: dict[str, Projection] = field(default_factory=dict)
     wanted: tuple[Fact, ...] = ()

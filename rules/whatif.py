@@ -34,6 +34,12 @@ TOLD_MAX: Final = 3
 TIMES_MAX: Final = 25
 TOGETHER_MAX: Final = 3
 TRIED_MAX: Final = 2_000
+PAID: Final = "paid"
+"""What an order is unless its event says otherwise."""
+_OF_ORDERS_RU: Final = {
+    "placed": "оформленных", "confirmed": "подтверждённых", PAID: "оплаченных", "shipped": "отправленных",
+    "delivered": "доставленных", "cancelled": "отменённых", "returned": "возвращённых",
+}  # fmt: skip
 _ANOTHER: Final = "what-if"
 """Stands where it must be something that was not there before."""
 
@@ -209,11 +215,13 @@ class _Search:
         elif path.startswith("cart."):
             yield from self._cart(path, rule)
         elif ("part", ORDERS) in reader.reads:
-            yield self._order(1)
-            if reader.kind == "money":
-                now, _ = reader.read(self.present, self.present.seen_ms)
-                yield from self._orders_to(rule, Fraction(now or 0))
-            yield from self._order_back()
+            counting = self.rulebook.counting
+            for where in ({}, _saying(counting)):  # `orders_paid` are those paid, whatever else counts.
+                yield self._order(1, where)
+                if reader.kind == "money":
+                    now, _ = reader.read(self.present, self.present.seen_ms)
+                    yield from self._orders_to(rule, Fraction(now or 0), where)
+            yield from self._order_back((*COUNTING, *counting))
         elif path == "registered_at":
             yield self._event("registered", {})
 
@@ -246,6 +254,9 @@ class _Search:
     def _of_did(self, rule: dict[str, Any], names: Any) -> Iterator[Move]:
         where, item = _equalities(rule.get("where")), _equalities(rule.get("item"))
         if names == "order":
+            asked = rule.get("status_in") or self.rulebook.counting
+            statuses = (asked,) if isinstance(asked, str) else tuple(asked)
+            where |= _saying(statuses)
             amounts = [
                 Fraction(normal(value))
                 for measure in ("sum", "avg", "min", "max", "first", "last")
@@ -262,7 +273,7 @@ class _Search:
                     value = leaf.value(self.present, self.present.seen_ms) if leaf.value is not None else None
                     if isinstance(value, dict) and "minor" in value:
                         yield from self._orders_to({"gte": amount}, Fraction(value["minor"]), where, item)
-            yield from self._order_back()
+            yield from self._order_back(statuses)
             return
         fields = [rule[measure].get("field") for measure in ("distinct",) if isinstance(rule.get(measure), dict)]
         for name in names if isinstance(names, list) else [names]:
@@ -327,16 +338,17 @@ class _Search:
         amount = major(amount_minor, currency)
         line = {"product_id": _ANOTHER, "quantity": 1, "price": amount, **(item or {})}
         raw = {"currency": currency, "total": amount, "products": [line], **(where or {})}
+        status = raw.get("status", PAID)
         words = (
-            f"{{n}} more paid order(s) of {amount} {currency}",
-            f"ещё оплаченных заказов: {{n}}, на {amount} {currency}",
+            f"{{n}} more {status} order(s) of {amount} {currency}",
+            f"ещё {_OF_ORDERS_RU[status]} заказов: {{n}}, на {amount} {currency}",
         )
         return Move("order", Told("order_completed", raw, {}), words, amount_minor)
 
-    def _order_back(self) -> Iterator[Move]:
-        """Orders taken back, the newest first."""
+    def _order_back(self, counting: tuple[str, ...]) -> Iterator[Move]:
+        """Orders with these statuses taken back, the newest first."""
         newest = sorted(self.present.orders.items(), key=lambda one: (-one[1].first_ms(), one[0]))
-        counted = [order_id for order_id, order in newest if any(status in COUNTING for status in order.statuses)]
+        counted = [order_id for order_id, order in newest if any(status in counting for status in order.statuses)]
         if counted:
             words = ("{n} order(s) cancelled, the newest first", "отмена заказов: {n}, с последнего")
             yield Move("back", Told("order_cancelled", {}, {}), words, about=tuple(counted[:TIMES_MAX]))
@@ -354,6 +366,11 @@ class _Search:
             raw[str(field)] = _ANOTHER
         said = [tongue(language).events(name) for language in LANGUAGES]
         return Move(f"event {name}", Told(name, raw, {}), (f"{said[0]} {{n}} time(s) more", f"{said[1]} ещё {{n}} раз"))
+
+
+def _saying(counting: tuple[str, ...]) -> dict[str, Any]:
+    """What an order says, to count by these statuses: nothing where one that is paid does."""
+    return {} if PAID in counting else {"status": counting[0]}
 
 
 def _is_kept(path: str, rulebook: Rulebook) -> bool:

@@ -80,6 +80,24 @@ def test_the_least_change_is_told_in_words_and_turns_the_answer(segment: str, ru
         assert is_in(apply(profile, book, now_ms, way), book, segment) != said["holds"]
 
 
+@pytest.mark.mechanic("D3")
+@pytest.mark.parametrize(
+    ("rule", "wanted"),
+    [
+        ("{did: order, times: {gte: 2}}", "2 more shipped order(s) of 0.01 USD"),
+        ("{did: order, status_in: [placed], times: {gte: 3}}", "1 more placed order(s) of 0.01 USD"),
+        ("{trait: spent, gte: 12.50}", "1 more shipped order(s) of 12.50 USD"),
+        ("{not: {did: order, status_in: paid}}", "2 order(s) cancelled, the newest first"),
+    ],
+)
+def test_an_order_counts_by_the_statuses_of_the_rules(rule: str, wanted: str) -> None:
+    heads = "defaults = {orders: {status_in: [shipped, delivered]}}\ntrait spent = {sum: order.total}\n"
+    profile, book, said = told(LIFE, "a", f"{rule}\n{heads}")
+    assert [way["words"]["en"] for way in said["to_flip"]] == [wanted]
+    [way] = said["to_flip"]
+    assert is_in(apply(profile, book, parse_instant(said["as_of"]), way), book, "a") != said["holds"]
+
+
 def test_one_event_less_does_not_turn_it() -> None:
     profile, book, said = told(LIFE, "vip")
     [way] = said["to_flip"]
