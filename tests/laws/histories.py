@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
 from profiles.wire import Event
-from tests.laws.naive import BY_PERSON, DAY_MS, HOUR_MS, Told, milliseconds
+from tests.laws.naive import BY_PERSON, DAY_MS, GA4, HOUR_MS, Told, milliseconds
 
 settings.register_profile(
     "laws",
@@ -83,6 +83,9 @@ MACHINES: Final[tuple[dict[str, Any], ...]] = (
 CAMPAIGNS: Final[tuple[dict[str, str], ...]] = (
     {}, {}, {"source": "yandex", "medium": "cpc", "name": "bf_1"}, {"source": "mail", "name": "spring"}, {"click": "gclid"},
 )  # fmt: skip
+PLACES: Final[tuple[dict[str, str], ...]] = (
+    {}, {"city": "Bonn", "country": "DE"}, {"city": "Wien", "country": "AT"}, {"country": "DE"},
+)  # fmt: skip
 DEVICES: Final = ("", "phone", "phone", "desktop")
 Happening = tuple[str, dict[str, Any], dict[str, Any]]
 
@@ -123,7 +126,8 @@ def happening(draw: st.DrawFn, number: int, *, carts: bool, about: str = "") -> 
     if name == "sms_link_clicked":
         return name, {"delivery_id": draw(st.sampled_from(["d1", "d2"])), **draw(st.sampled_from(MACHINES[:3]))}, {}
     if name in ("consent_changed", "unsubscribed"):
-        props = {"channel": "email", "topic": draw(st.sampled_from(["*", "sale"]))}
+        channel = draw(st.sampled_from(["email", "email", "sms", "push"]))
+        props = {"channel": channel, "topic": draw(st.sampled_from(["*", "sale"]))}
         if name == "consent_changed":
             props["state"] = draw(st.sampled_from(["granted", "denied"]))
         return name, props, {}
@@ -201,7 +205,8 @@ def histories(
             traits = {"address.city": draw(st.sampled_from(["Bonn", "Kiel"]))}
         source = draw(st.sampled_from(["web", "web", "crm"])) if traits else "web"
         device = draw(st.sampled_from(DEVICES)) if name in ("page_viewed", "product_viewed") else ""
-        told.append(Told(now_ms, at_ms, f"m{number}", name, props, traits, source, campaign, device))
+        place = draw(st.sampled_from(PLACES)) if name in ("page_viewed", "product_viewed") else {}
+        told.append(Told(now_ms, at_ms, f"m{number}", name, props, traits, source, campaign, device, place))
     return told
 
 
@@ -226,6 +231,7 @@ def event_of(told: Told, address: str = ADDRESS, **more: Any) -> Event:
         context={
             **({"campaign": told.campaign} if told.campaign else {}),
             **({"device": told.device} if told.device else {}),
+            **({"place": told.place} if told.place else {}),
         },
         seen_ms=told.seen_ms,
         **more,
@@ -282,6 +288,8 @@ TRAITS: Final[dict[str, Any]] = {
     },
     "device": {"mode": "context.device", "of": ["page_viewed", "product_viewed"], "window": "P7D"},
     "device_class": {"mode": "context.device.type", "of": ["page_viewed"], "window": {"within": "P1M"}},
+    "city": {"mode": "context.place.city", "of": ["page_viewed", "product_viewed"]},
+    "country": {"mode": "context.place.country", "of": ["page_viewed"], "window": {"within": "P28D"}},
     "check": {"tiers": "avg_check", "cuts": [10, 50], "labels": ["low", "middle", "high"]},
     "came_first": {"first": "context.campaign"},
     "came_last": {"last": "context.campaign"},
@@ -549,6 +557,8 @@ def traits() -> st.SearchStrategy[dict[str, Any]]:
         *((f"all_interests.{one}", numbers(0, 1, 2, 5, 7)) for one in ("tools", "tools/drills")),
         ("all_interests.top", chosen({"under": "tools"}, {"eq": "tools/drills"}, {"ne": "garden"})),
         ("device", chosen({"eq": "phone"}, {"ne": "phone"}, {"missing": True})),
+        ("city", chosen({"eq": "Bonn"}, {"ne": "Bonn"}, {"exists": True})),
+        ("country", chosen({"eq": "DE"}, {"in": ["AT", "CH"]})),
         ("device_class", chosen({"eq": "mobile"}, {"in": ["mobile", "desktop"]})),
         ("check", chosen({"eq": "low"}, {"in": ["middle", "high"]}, {"ne": "high"}, {"missing": True})),
         *((f"{which}.source", chosen({"eq": "yandex"}, {"ne": "mail"})) for which in ("came_first", "came_last")),
@@ -588,7 +598,8 @@ def orderly() -> st.SearchStrategy[dict[str, Any]]:
 def consents() -> st.SearchStrategy[dict[str, Any]]:
     """What a customer agreed to."""
     return st.builds(
-        lambda topic, state: {"consent": {"channel": "email", "topic": topic, "state": state}},
+        lambda channel, topic, state: {"consent": {"channel": channel, "topic": topic, "state": state}},
+        st.sampled_from(["email", "email", "sms", "push"]),
         st.sampled_from(["*", "sale", "news"]),
         st.sampled_from(["granted", "denied", "unknown", ["granted", "unknown"]]),
     )
@@ -637,7 +648,7 @@ def entities() -> st.SearchStrategy[dict[str, Any]]:
 @st.composite
 def goals(draw: st.DrawFn) -> dict[str, Any]:
     """Goals reached."""
-    rule: dict[str, Any] = {"reached_goal": draw(st.sampled_from(sorted(GOALS)))}
+    rule: dict[str, Any] = {"reached_goal": draw(st.sampled_from((*sorted(GOALS), *GA4)))}
     measure = draw(st.sampled_from(["", "times", "distinct_days"]))
     rule |= draw(windows("days" if measure == "distinct_days" else "count"))
     return {**rule, measure: draw(numbers(0, 1, 2, 3))} if measure else rule

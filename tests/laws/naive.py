@@ -13,7 +13,7 @@ import statistics
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 from zoneinfo import ZoneInfo
 
 HOUR_MS = 3_600_000
@@ -32,6 +32,10 @@ DIGITS = {"USD": 2, "EUR": 2, "JPY": 0, "KWD": 3}
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
+GA4: Final = {"purchase": "order_completed", "sign_up": "registered", "view_item": "product_viewed"}
+"""Goals that nobody declared, by the names of GA4's key events."""
+
+
 class Told(NamedTuple):
     """One message as it arrived: when (``seen_ms``), and when what it tells happened."""
 
@@ -44,6 +48,7 @@ class Told(NamedTuple):
     source: str = "web"
     campaign: dict[str, str] = {}  # noqa: RUF012  # the same
     device: str = ""
+    place: dict[str, str] = {}  # noqa: RUF012  # the same
 
 
 class Line(NamedTuple):
@@ -395,7 +400,8 @@ class Naive:
         return max(said, key=lambda one: one[:3])[3] if said else None
 
     def _reached(self, rule: dict[str, Any], now_ms: int) -> bool:
-        goal = self.rules["goals"][rule["reached_goal"]]
+        named = rule["reached_goal"]
+        goal = self.rules["goals"].get(named) or {"event": GA4[named]}
         asked = {**rule, "where": listed(goal.get("where"))}
         return self._did(asked, goal["event"], now_ms)
 
@@ -772,16 +778,22 @@ class Naive:
         return sorted({value for _, value in lines}, key=rank)[: spec["k"]]
 
     def _usual(self, spec: dict[str, Any], now_ms: int) -> Any:
-        """The usual hour, or device."""
-        acts = [
-            (one, (EPOCH + timedelta(milliseconds=one.at_ms)).astimezone(ZoneInfo(self.zone)).hour)
+        """The usual hour, device or place."""
+
+        def word(one: Told) -> Any:
+            if spec["mode"] == "local_hour":
+                return (EPOCH + timedelta(milliseconds=one.at_ms)).astimezone(ZoneInfo(self.zone)).hour
+            if spec["mode"].startswith("context.place."):
+                return one.place.get(spec["mode"].removeprefix("context.place."))
+            called = {"phone": "mobile"} if spec["mode"] == "context.device.type" else {}
+            return called.get(one.device, one.device)
+
+        found: list[tuple[int, Any]] = [
+            (one.at_ms, word(one))
             for one in self.known
-            if one.type in spec["of"] and now_ms < later(one.at_ms, spec["window"]["within"], self.zone)
+            if one.type in spec["of"] and self._inside(one.at_ms, spec.get("window", _EVER), now_ms)
         ]
-        found: list[tuple[int, Any]] = [(one.at_ms, hour) for one, hour in acts]
-        if spec["mode"] != "local_hour":
-            said = {"phone": "mobile"} if spec["mode"] == "context.device.type" else {}
-            found = [(one.at_ms, said.get(one.device, one.device)) for one, _ in acts if one.device]
+        found = [(at_ms, said) for at_ms, said in found if said not in (None, "")]
 
         def rank(value: Any) -> tuple[int, int, Any]:
             times = [at_ms for at_ms, one in found if one == value]
