@@ -272,6 +272,10 @@ def told(rulebook: Rulebook, result: Replayed[Days], tallies: Sequence[Tally]) -
     for tally in tallies:
         why = ", ".join(f"{reason} {count:,}" for reason, count in tally.rejected.most_common())
         lines.append(f"{tally.rows:,} rows read, {tally.rejected.total():,} rejected" + (f" ({why})" if why else ""))
+        for reason, _ in tally.rejected.most_common():
+            first, *more = tally.examples[reason]
+            also = f" (also {', '.join(str(one.row) for one in more)})" if more else ""
+            lines.append(f"{reason}: row {first.row}{also}: {first.detail}")
     lines.append(
         f"{result.inputs:,} inputs, {len(result.profiles):,} profiles, {len(span):,} days in zone {rulebook.zone_name}; "
         f"{days.records:,} records, digest {days.digest}, rules {rulebook.hash}"

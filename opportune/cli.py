@@ -285,10 +285,12 @@ def rules_test(
     from stream.rulebook import read_rule_files
 
     in_force = read_rule_files(rules) if rules is not None else []
+    agreed = stream_settings.read(os.environ).agreed
     failed = expected = 0
     for path in files:
         try:
-            done = run(path.read_text(encoding="utf-8"), in_force, str(path))
+            text = path.read_text(encoding="utf-8")
+            done = run(text, in_force, str(path), zone=agreed.zone, currency=agreed.currency)
         except BadScenario as error:
             print(error)
             failed += 1

@@ -324,15 +324,26 @@ def check(text: str, files: Iterable[tuple[str, str]] = (), name: str = "scenari
     return done
 
 
-def run(text: str, files: Iterable[tuple[str, str]] = (), name: str = "scenario") -> Run:
-    """Run a scenario and gather what does not hold. Raises as ``check`` does, but for ``ScenarioFailed``."""
-    return _Script(text, list(files), name).run()
+def run(
+    text: str,
+    files: Iterable[tuple[str, str]] = (),
+    name: str = "scenario",
+    *,
+    zone: str = "",
+    currency: str = "",
+) -> Run:
+    """Run a scenario and gather what does not hold. Raises as ``check`` does, but for ``ScenarioFailed``.
+
+    Args:
+        zone, currency: what the installation sets; they go before the rules' ``defaults``.
+    """
+    return _Script(text, list(files), name, zone, currency).run()
 
 
 class _Script:
     """One scenario being read and run."""
 
-    def __init__(self, text: str, files: list[tuple[str, str]], name: str) -> None:
+    def __init__(self, text: str, files: list[tuple[str, str]], name: str, zone: str, currency: str) -> None:
         self.name = name
         self.rules: list[str] = []
         self.start = START
@@ -343,7 +354,8 @@ class _Script:
             line = re.sub(r"(^|\s)#.*$", "", raw).strip()
             if line:
                 self._sort_out(number, line)
-        self.rulebook = compile_rules([*files, *((name, text) for text in self.rules)])
+        in_force = [*files, *((name, text) for text in self.rules)]
+        self.rulebook = compile_rules(in_force, zone=zone, currency=currency)
         start_ms = self._instant(self.start)
         if start_ms is None:
             raise self._bad(f"an instant like {START} wanted after start, got {self.start!r}")

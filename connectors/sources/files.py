@@ -55,6 +55,7 @@ BATCH_ROWS: Final = 20_000
 DIGEST_CHARS: Final = 16
 AHEAD_MS_MAX: Final = 5 * MINUTE_MS
 TRAIT_KEYS_MAX: Final = 50
+EXAMPLES_MAX: Final = 3
 
 
 class Reject(NamedTuple):
@@ -84,6 +85,7 @@ class Tally:
         drafts: how many events are to come, where no refund takes back several orders.
         events: how many came out, by type.
         rejected: rows that became no event, by reason.
+        examples: the first ``EXAMPLES_MAX`` of them for each reason.
     """
 
     rows: int = 0
@@ -91,6 +93,14 @@ class Tally:
     drafts: int = 0
     events: Counter[str] = field(default_factory=Counter)
     rejected: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, list[Reject]] = field(default_factory=dict)
+
+    def reject(self, one: Reject) -> None:
+        """Count a row that became no event."""
+        self.rejected[one.reason] += 1
+        shown = self.examples.setdefault(one.reason, [])
+        if len(shown) < EXAMPLES_MAX:
+            shown.append(one)
 
 
 def file_digest(path: Path) -> str:
@@ -223,7 +233,7 @@ class _Maker:
             self.tally.rows += 1
             if row is None:
                 self.rejects.append(Reject(number, "malformed", fault, original))
-                self.tally.rejected["malformed"] += 1
+                self.tally.reject(self.rejects[-1])
                 continue
             for reason, holds in bound.reject:
                 if holds(row, number):
@@ -233,9 +243,9 @@ class _Maker:
                 yield number, row
 
     def reject(self, number: int, row: Row, reason: str, detail: str) -> None:
-        self.tally.rejected[reason] += 1
         named = row if self.columns is None else dict(zip(self.columns, row, strict=True))
         self.rejects.append(Reject(number, reason, detail, orjson.dumps(named, default=str)))
+        self.tally.reject(self.rejects[-1])
 
     def key(self, bound: Bound, row: Row, number: int) -> str:
         """What rows that become one event have in common: equal keys, one event."""

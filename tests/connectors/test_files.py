@@ -24,7 +24,7 @@ from connectors.importer import Report, bar, import_file
 from connectors.mapping import FUNCTIONS, TESTS, FileMapping, read_mapping
 from connectors.refunds import OrderMemory
 from connectors.settings import Settings
-from connectors.sources.files import Reject, Tally, events_of
+from connectors.sources.files import EXAMPLES_MAX, Reject, Tally, events_of
 from opportune import parts
 from opportune.topics import create_topics, wanted_topics
 from profiles.errors import BadDocument, Refused
@@ -69,6 +69,10 @@ def read(path: Path, mapping: FileMapping, **more: Any) -> Read:
     )
     assert tally.rows == tally.used + tally.rejected.total()
     assert tally.rejected.total() == len(found.rejects)
+    for reason, count in tally.rejected.items():
+        assert (
+            tally.examples[reason] == [one for one in found.rejects if one.reason == reason][: min(count, EXAMPLES_MAX)]
+        )
     assert tally.events.total() == len(found.events)
     return found
 

@@ -69,3 +69,46 @@ def test_a_file_that_is_not_there_is_told_as_one_and_nobody_speaks_of_brokers(tm
     assert done.stderr.splitlines() == [
         f"opportune: {tmp_path / 'none.txt'}: a file at hand wanted, got: No such file or directory"
     ]
+
+
+def test_rules_are_tested_in_the_zone_and_currency_that_the_installation_sets(tmp_path: Path) -> None:
+    page = tmp_path / "night.txt"
+    page.write_text(
+        "defaults = {zone: UTC, currency: USD}\n"
+        "trait spent = {sum: order.total}\n"
+        "segment it = {all: [{trait: spent, gte: 10}, {did: order, window: {calendar: today}}]}\n"
+        "start 2026-01-01T22:00\n"
+        "0h ana order_completed order_id=1 total=10 currency=EUR\n"
+        "0h ana expect in, wake 2h\n"
+    )
+    done = said("rules", "test", str(page), OPPORTUNE_CURRENCY="EUR", OPPORTUNE_ZONE="Europe/Berlin")
+    assert done.stdout.splitlines() == ["good: 1 scenarios, 1 expectations, 0 failures"]
+    assert said("rules", "test", str(page)).returncode == 1
+
+
+MAPPING = """
+name: mine
+file: {kind: csv}
+identify: {user: $who}
+time: {from: $at, format: "%Y-%m-%d", zone: UTC}
+events:
+  - event: order_completed
+    message_id: {concat: [m-, $id]}
+    properties: {order_id: $id, currency: USD, total: $total}
+"""
+
+
+def test_a_backtest_tells_of_rejected_rows_which_and_why(tmp_path: Path) -> None:
+    (tmp_path / "rules.yaml").write_text("segments: {buyers: {did: order}}")
+    (tmp_path / "mine.map").write_text(MAPPING)
+    rows = ["1,ana,2026-01-02,10", "2,bob,soon,10", "3,cat,2026-01-03,lots", "4,,2026-01-03,5", "5,dan,later,5"]
+    (tmp_path / "orders.csv").write_text("\n".join(["id,who,at,total", *rows]))
+    paths = (str(tmp_path / "orders.csv"), "--mapping", str(tmp_path / "mine.map"), "--rules", str(tmp_path))
+    done = said("backtest", *paths)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-5:-1] == [
+        "5 rows read, 4 rejected (bad_time 2, invalid_payload 1, no_identifier 1)",
+        "bad_time: row 2 (also 5): time: a time written %Y-%m-%d wanted, got other text",
+        "invalid_payload: row 3: order_completed: total: an amount like 12.50, got other text",
+        "no_identifier: row 4: identify: one of user wanted, got none",
+    ]
