@@ -2,29 +2,36 @@
 
     settings = read(os.environ)          # OPPORTUNE_API_PORT=8081, OPPORTUNE_REDIS_URL=…, OPPORTUNE_SECRET=…
 
-A setting's environment variable is ``OPPORTUNE_`` and its name in capitals. Broker, store, clock and secret are those
-of ``stream/settings.py``.
+Broker, store, clock and secret are those of ``stream/settings.py``.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, Final
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final
 
 import stream.settings
 from console.callers import TOKEN_CHARS_MIN, Callers, read_callers
 from profiles.errors import Refused
-from stream.settings import PREFIX, Described, variable_of
+from profiles.settings import Described, about, described, variable_of
+from profiles.settings import read as values_of
 
 SITE_KEY_CHARS_MIN: Final = 32
 _ORIGIN: Final = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?")
 LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 
 
-def _about(unit: str, meaning: str, *, least: int | None = None, most: int | None = None) -> dict[str, Any]:
-    return {"unit": unit, "meaning": meaning, "least": least, "most": most}
+def _long(least_chars: int) -> Callable[[str], str]:
+    """Reads a text of so many characters or more."""
+
+    def read(text: str) -> str:
+        if len(text) < least_chars:
+            raise ValueError(f"{least_chars} characters or more wanted")
+        return text
+
+    return read
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +45,15 @@ class Settings:
     shared: stream.settings.Settings
     api_host: str = field(
         default="127.0.0.1",
-        metadata=_about(
+        metadata=about(
             "address",
             "Where the API listens. It speaks plain HTTP: put a proxy with TLS in front of any other than loopback.",
         ),
     )
-    api_port: int = field(default=8081, metadata=_about("port", "Its port; 0 takes a free one.", least=0, most=65_535))
+    api_port: int = field(default=8081, metadata=about("port", "Its port; 0 takes a free one.", least=0, most=65_535))
     api_names: str = field(
         default="",
-        metadata=_about(
+        metadata=about(
             "names with commas",
             "Host names by which it may be asked (guards against pages that rebind a name of theirs to us); empty: "
             "loopback's own when it listens there, else any.",
@@ -55,19 +62,21 @@ class Settings:
     api_token: str = field(
         default="",
         repr=False,
-        metadata=_about(
+        metadata=about(
             "text",
             f"Who bears it may do everything: read, edit, erase and un-merge people; {TOKEN_CHARS_MIN} characters or more.",
+            secret=True,
+            read=_long(TOKEN_CHARS_MIN),
         ),
     )
     api_tokens: str = field(
         default="",
         repr=False,
-        metadata=_about("path or JSON", "Tokens that may do less, each with its scopes: see below."),
+        metadata=about("path or JSON", "Tokens that may do less, each with its scopes: see below.", secret=True),
     )
     api_open: bool = field(
         default=False,
-        metadata=_about(
+        metadata=about(
             "yes or no",
             "Let anybody read without a token: on a machine of your own, or behind a proxy that asks. `dev` does.",
         ),
@@ -75,29 +84,31 @@ class Settings:
     api_site_key: str = field(
         default="",
         repr=False,
-        metadata=_about(
+        metadata=about(
             "text",
             f"What the shop signs the tokens of its pages with (HS256), {SITE_KEY_CHARS_MIN} characters or more; empty: "
             "pages may ask for nothing.",
+            secret=True,
+            read=_long(SITE_KEY_CHARS_MIN),
         ),
     )
     api_origins: str = field(
         default="",
-        metadata=_about(
+        metadata=about(
             "origins with commas", "Pages that may ask: `https://shop.example`; of others browsers keep the answer."
         ),
     )
     api_decisions: int = field(
         default=5_000,
-        metadata=_about("decisions", "How many of the latest it keeps in memory.", least=1, most=100_000),
+        metadata=about("decisions", "How many of the latest it keeps in memory.", least=1, most=100_000),
     )
     api_report_moments: int = field(
         default=500_000,
-        metadata=_about("moments", "Of how many of the latest moments reports tell.", least=1_000, most=50_000_000),
+        metadata=about("moments", "Of how many of the latest moments reports tell.", least=1_000, most=50_000_000),
     )
     api_report_every_s: int = field(
         default=0,
-        metadata=_about(
+        metadata=about(
             "s",
             "How often what came of the triggers in 30 days is counted anew for the metrics of outcomes; 0: never. "
             "It keeps the reports' moments in memory.",
@@ -107,7 +118,7 @@ class Settings:
     )
     api_sizes_ms: int = field(
         default=1_000,
-        metadata=_about("ms", "How old a count of a segment's members may be when it is shown.", least=0, most=60_000),
+        metadata=about("ms", "How old a count of a segment's members may be when it is shown.", least=0, most=60_000),
     )
 
     def secret_bytes(self) -> bytes:
@@ -143,8 +154,7 @@ class Settings:
 
 def describe() -> Iterator[Described]:
     """The window's own settings, in the order above, for the reference page."""
-    for one in fields(Settings)[1:]:
-        yield Described(variable_of(one.name), str(one.default), one.metadata["unit"], one.metadata["meaning"], False)
+    return described(Settings)
 
 
 def read(env: Mapping[str, str]) -> Settings:
@@ -159,30 +169,9 @@ def read(env: Mapping[str, str]) -> Settings:
         shared = stream.settings.read(env)
     except Refused as error:
         mistakes.append(str(error))
-    values: dict[str, Any] = {}
-    for one in fields(Settings)[1:]:
-        text = env.get(variable_of(one.name), "").strip()
-        if not text:
-            continue
-        values[one.name] = text
-        least_chars = {"api_token": TOKEN_CHARS_MIN, "api_site_key": SITE_KEY_CHARS_MIN}.get(one.name, 0)
-        if len(text) < least_chars:
-            mistakes.append(f"{variable_of(one.name)}: {least_chars} characters or more wanted, got {len(text)}")
-        if isinstance(one.default, bool):
-            if text not in ("yes", "no"):
-                mistakes.append(f"{variable_of(one.name)}: yes or no wanted, got {text[:80]!r}")
-            values[one.name] = text == "yes"
-        elif isinstance(one.default, int):
-            least, most = one.metadata["least"], one.metadata["most"]
-            if not (text.isascii() and text.isdigit() and len(text) < 10 and least <= int(text) <= most):
-                unit = one.metadata["unit"]
-                mistakes.append(
-                    f"{PREFIX}{one.name.upper()}: a whole number of {unit} from {least} to {most} wanted, got {text[:80]!r}"
-                )
-            else:
-                values[one.name] = int(text)
+    values = values_of(Settings, env, mistakes)
     mistakes += [
-        f"{PREFIX}API_ORIGINS: scheme://host without a path wanted, got {one[:80]!r}"
+        f"{variable_of('api_origins')}: scheme://host without a path wanted, got {one[:80]!r}"
         for one in _split(values.get("api_origins", ""))
         if not _ORIGIN.fullmatch(one)
     ]

@@ -33,7 +33,7 @@ CORE: Final = (
 )
 # What reads rules, shows them or stands at the edge: run once, or by pydantic. Nothing would be won.
 NOT_COMPILED: Final = (
-    "profiles/event_types/*", "profiles/payloads.py", "profiles/schemas.py", "profiles/taxonomy.py",
+    "profiles/event_types/*", "profiles/payloads.py", "profiles/schemas.py", "profiles/settings.py", "profiles/taxonomy.py",
     "rules/assemble.py", "rules/compare.py", "rules/compile.py", "rules/costs.py", "rules/documents.py",
     "rules/doubts.py", "rules/explain.py", "rules/payloads.py", "rules/published.py", "rules/say.py", "rules/scenarios.py",
     "rules/schema.py", "rules/series.py", "rules/static.py", "rules/versions.py", "rules/whatif.py", "rules/words.py",

@@ -135,7 +135,7 @@ def settings_worker() -> str:
 
 def settings_collector() -> str:
     """What concerns a collector or an import."""
-    return _settings(tuple(one) for one in connectors.settings.describe())
+    return _settings(one[:4] for one in connectors.settings.describe())
 
 
 def settings_api() -> str:

@@ -2,40 +2,24 @@
 
     settings = read(os.environ)          # OPPORTUNE_PARTITIONS=16, OPPORTUNE_BOOTSTRAP=kafka:9092 ...
 
-A setting's environment variable is ``OPPORTUNE_`` and its name in capitals. Whatever is wrong is reported at
-once, one line a setting. The reference page is made from the same ``metadata``, so a setting is described here only.
+Whatever is wrong is reported at once, one line a setting. How settings are read, and what every process has (the brokers, logs),
+stands in ``profiles/settings.py``.
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import NamedTuple
 
 import rules
 from profiles.errors import Refused
 from profiles.ids import SHARDS
 from profiles.moments import DAY_MS, HOUR_MS, zone_named
-
-PREFIX: Final = "OPPORTUNE_"
-
-_YES = ("1", "true", "yes", "on")
-_NO = ("0", "false", "no", "off")
-
-
-def _about(
-    unit: str,
-    meaning: str,
-    *,
-    least: int | None = None,
-    most: int | None = None,
-    choices: tuple[str, ...] = (),
-    secret: bool = False,
-) -> dict[str, Any]:
-    """The metadata of a setting; ``least`` and ``most`` are inclusive."""
-    return {"unit": unit, "meaning": meaning, "least": least, "most": most, "choices": choices, "secret": secret}
+from profiles.settings import PREFIX, Described, Process, about, described, installation_secret
+from profiles.settings import read as values_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +28,7 @@ class Agreed:
 
     partitions: int = field(
         default=8,
-        metadata=_about(
+        metadata=about(
             "partitions",
             f"Partitions of each input topic; divides the {SHARDS} shards, and bounds the number of busy workers.",
             least=1,
@@ -53,111 +37,66 @@ class Agreed:
     )
     replication: int = field(
         default=1,
-        metadata=_about("replicas", "Copies of each topic; 3 wherever losing a disk matters.", least=1, most=9),
+        metadata=about("replicas", "Copies of each topic; 3 wherever losing a disk matters.", least=1, most=9),
     )
     input_retention_ms: int = field(
         default=7 * DAY_MS,
-        metadata=_about("ms", "How long input topics are kept; what a store can be rebuilt from.", least=72 * HOUR_MS),
+        metadata=about("ms", "How long input topics are kept; what a store can be rebuilt from.", least=72 * HOUR_MS),
     )
     output_retention_ms: int = field(
         default=7 * DAY_MS,
-        metadata=_about("ms", "How long triggers, changes and decisions are kept.", least=HOUR_MS),
+        metadata=about("ms", "How long triggers, changes and decisions are kept.", least=HOUR_MS),
     )
     zone: str = field(
         default="",
-        metadata=_about("IANA name", "The shop's time zone, where its days begin; empty: as the rules say, else UTC."),
+        metadata=about("IANA name", "The shop's time zone, where its days begin; empty: as the rules say, else UTC."),
     )
     currency: str = field(
-        default="", metadata=_about("ISO 4217", "The shop's currency; empty: as the rules say, else USD.")
+        default="", metadata=about("ISO 4217", "The shop's currency; empty: as the rules say, else USD.")
     )
     clock: str = field(
         default="store",
-        metadata=_about(
+        metadata=about(
             "word",
             "What decides what is due: the store's clock, or the log's (history into a fresh installation, demo).",
             choices=("store", "log"),
         ),
     )
-    secret: str = field(
-        default="",
-        repr=False,
-        metadata=_about(
-            "hex", "The installation secret, at least 16 bytes: keys the hashes of e-mails and phones.", secret=True
-        ),
-    )
+    secret: str = installation_secret()
 
 
 @dataclass(frozen=True, slots=True)
-class Own:
+class Own(Process):
     """What concerns one worker: where things are, and how much it may take at once."""
 
-    bootstrap: str = field(
-        default="127.0.0.1:9092", metadata=_about("host:port,…", "Kafka brokers to ask for the others.")
-    )
-    group: str = field(default="opportune", metadata=_about("name", "The workers' consumer group."))
+    group: str = field(default="opportune", metadata=about("name", "The workers' consumer group."))
     redis_url: str = field(
         default="redis://127.0.0.1:6379/0",
-        metadata=_about("URL", "The store; by Sentinels redis+sentinel://host:port,host:port/service/db.", secret=True),
+        metadata=about("URL", "The store; by Sentinels redis+sentinel://host:port,host:port/service/db.", secret=True),
         repr=False,
     )
     redis_cluster: bool = field(
         default=False,
-        metadata=_about(
+        metadata=about(
             "yes or no",
             "The store is a Redis Cluster, the URL that of any node; must be so in all processes, or in none.",
         ),
     )
     rules: Path = field(
         default=Path(rules.__file__).parent / "packs" / "shop",
-        metadata=_about("path", "The folder with the rule files; the shop pack unless set."),
+        metadata=about("path", "The folder with the rule files; the shop pack unless set."),
     )
-    data_dir: Path = field(default=Path(".opportune"), metadata=_about("path", "Where this process may keep files."))
-    log_format: str = field(
-        default="json",
-        metadata=_about("word", "How a log line looks: one JSON object, or plain text.", choices=("json", "plain")),
-    )
-    log_level: str = field(
-        default="info",
-        metadata=_about(
-            "word", "The least important lines that are written.", choices=("debug", "info", "warning", "error")
-        ),
-    )
-    traces_url: str = field(
-        default="",
-        metadata=_about(
-            "URL", "Where traces go, an OTLP receiver over HTTP like http://otel:4318; empty: nowhere, at no cost."
-        ),
-    )
-    traces_one_of: int = field(
-        default=100,
-        metadata=_about("events", "One event of so many is traced, the same ones in every process.", least=1),
-    )
-    # Kafka, security.
-    kafka_security: str = field(
-        default="PLAINTEXT",
-        metadata=_about(
-            "word", "How brokers are spoken to.", choices=("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
-        ),
-    )
-    kafka_mechanism: str = field(
-        default="PLAIN",
-        metadata=_about("word", "SASL mechanism.", choices=("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")),
-    )
-    kafka_user: str = field(default="", metadata=_about("name", "SASL user."))
-    kafka_password: str = field(default="", repr=False, metadata=_about("text", "SASL password.", secret=True))
-    kafka_ca_file: str = field(
-        default="", metadata=_about("path", "Certificates that sign the brokers'; empty: the system's.")
-    )
+    data_dir: Path = field(default=Path(".opportune"), metadata=about("path", "Where this process may keep files."))
     # Kafka, reading.
     fetch_wait_ms: int = field(
         default=25,
-        metadata=_about(
+        metadata=about(
             "ms", "How long a broker may hold a fetch while events flow; bounds the latency.", least=1, most=100
         ),
     )
     fetch_idle_wait_ms: int = field(
         default=100,
-        metadata=_about(
+        metadata=about(
             "ms",
             "The same after a second without events; bounds how old the knowledge of a topic's end is.",
             least=1,
@@ -166,14 +105,14 @@ class Own:
     )
     fetch_bytes: int = field(
         default=256 * 1024,
-        metadata=_about("bytes", "What one fetch brings of one partition at most.", least=1024, most=16 * 1024 * 1024),
+        metadata=about("bytes", "What one fetch brings of one partition at most.", least=1024, most=16 * 1024 * 1024),
     )
     poll_records: int = field(
-        default=5_000, metadata=_about("records", "What one turn of the reading loop hands on at most.", least=1)
+        default=5_000, metadata=about("records", "What one turn of the reading loop hands on at most.", least=1)
     )
     session_ms: int = field(
         default=10_000,
-        metadata=_about(
+        metadata=about(
             "ms",
             "After this silence the group gives a worker's partitions away. The embedded broker takes half of it to form a group.",
             least=500,
@@ -181,22 +120,22 @@ class Own:
     )
     heartbeat_ms: int = field(
         default=3_000,
-        metadata=_about("ms", "How often a worker says that it lives; a third of the session.", least=100),
+        metadata=about("ms", "How often a worker says that it lives; a third of the session.", least=100),
     )
     rebalance_ms: int = field(
-        default=60_000, metadata=_about("ms", "How long workers may take to let go of their partitions.", least=1_000)
+        default=60_000, metadata=about("ms", "How long workers may take to let go of their partitions.", least=1_000)
     )
     request_ms: int = field(
-        default=30_000, metadata=_about("ms", "After this long a broker's silence is an error.", least=1_000)
+        default=30_000, metadata=about("ms", "After this long a broker's silence is an error.", least=1_000)
     )
     commit_ms: int = field(
         default=1_000,
-        metadata=_about("ms", "How often the broker is told how far we are (information only).", least=50),
+        metadata=about("ms", "How often the broker is told how far we are (information only).", least=50),
     )
     # Kafka, publishing.
     publish_linger_ms: int = field(
         default=0,
-        metadata=_about(
+        metadata=about(
             "ms",
             "How long a batch waits for company. While one is under way the next one gathers anyway.",
             least=0,
@@ -205,48 +144,48 @@ class Own:
     )
     publish_batch_bytes: int = field(
         default=256 * 1024,
-        metadata=_about("bytes", "Size of a batch published to one partition.", least=1024, most=1_000_000),
+        metadata=about("bytes", "Size of a batch published to one partition.", least=1024, most=1_000_000),
     )
     # The engine.
     batch_events: int = field(
-        default=4_000, metadata=_about("events", "What the engine takes into one batch at most.", least=1)
+        default=4_000, metadata=about("events", "What the engine takes into one batch at most.", least=1)
     )
     buffer_events: int = field(
         default=20_000,
-        metadata=_about("events", "What the engine holds unread before it lets the broker wait.", least=1),
+        metadata=about("events", "What the engine holds unread before it lets the broker wait.", least=1),
     )
     cache_profiles: int = field(
-        default=100_000, metadata=_about("profiles", "How many profiles a worker keeps unpacked.", least=1)
+        default=100_000, metadata=about("profiles", "How many profiles a worker keeps unpacked.", least=1)
     )
     bug_ceiling: bool = field(
         default=True,
-        metadata=_about(
+        metadata=about(
             "yes or no",
             "Stop when 50 inputs in a row, or 1 % of a minute's, fail inside the core. No: set all of them aside and go on.",
         ),
     )
     catalogue_products: int = field(
         default=100_000,
-        metadata=_about(
+        metadata=about(
             "products", "How many products the catalogue holds; what comes beyond is a dead letter.", least=1
         ),
     )
     metrics_port: int = field(
         default=0,
-        metadata=_about(
+        metadata=about(
             "port", "Where the worker answers /metrics, /healthz and /readyz; 0: nowhere.", least=0, most=65_535
         ),
     )
     stalled_ms: int = field(
         default=60_000,
-        metadata=_about(
+        metadata=about(
             "ms",
             "A worker that applies nothing for so long, though records wait and both servers answer, ends.",
             least=1000,
         ),
     )
     stop_wait_ms: int = field(
-        default=20_000, metadata=_about("ms", "How long a clean stop may take before the process just ends.", least=100)
+        default=20_000, metadata=about("ms", "How long a clean stop may take before the process just ends.", least=100)
     )
 
 
@@ -257,29 +196,10 @@ class Settings(NamedTuple):
     own: Own
 
 
-class Described(NamedTuple):
-    """One setting for the reference page."""
-
-    variable: str
-    default: str
-    unit: str
-    meaning: str
-    agreed: bool
-
-
-def variable_of(name: str) -> str:
-    """The environment variable of a setting."""
-    return PREFIX + name.upper()
-
-
 def describe() -> Iterator[Described]:
     """Every setting, in the order above; a secret's default is not shown."""
-    for kind in (Agreed, Own):
-        for one in fields(kind):
-            default = "" if one.metadata["secret"] else str(one.default)
-            yield Described(
-                variable_of(one.name), default, one.metadata["unit"], one.metadata["meaning"], kind is Agreed
-            )
+    yield from described(Agreed, agreed=True)
+    yield from described(Own)
 
 
 def unknown(env: Mapping[str, str], known: Iterable[str]) -> list[str]:
@@ -301,57 +221,12 @@ def read(env: Mapping[str, str]) -> Settings:
         Refused: with a line for every mistake: which variable, what was wanted, what was found.
     """
     mistakes: list[str] = []
-    agreed = Agreed(**_values(Agreed, env, mistakes))
-    own = Own(**_values(Own, env, mistakes))
+    agreed = Agreed(**values_of(Agreed, env, mistakes))
+    own = Own(**values_of(Own, env, mistakes))
     mistakes += _contradictions(agreed, own)
     if mistakes:
         raise Refused("\n".join(mistakes))
     return Settings(agreed, own)
-
-
-def _values(kind: type[Agreed] | type[Own], env: Mapping[str, str], mistakes: list[str]) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for one in fields(kind):
-        text = env.get(variable_of(one.name), "").strip()
-        if not text:
-            continue
-        try:
-            values[one.name] = _parse(one, text)
-        except ValueError as error:
-            # A secret's value must not reach a log by way of its mistake.
-            found = "other text" if one.metadata["secret"] else repr(text[:80])
-            mistakes.append(f"{variable_of(one.name)}: {error}, got {found}")
-    return values
-
-
-def _parse(one: Field[Any], text: str) -> Any:
-    if isinstance(one.default, bool):
-        if text.lower() not in _YES + _NO:
-            raise ValueError("yes or no wanted")
-        return text.lower() in _YES
-    if isinstance(one.default, int):
-        return _whole(text, one.metadata["unit"], one.metadata["least"], one.metadata["most"])
-    if isinstance(one.default, Path):
-        return Path(text)
-    choices = one.metadata["choices"]
-    if choices:
-        for choice in choices:
-            if text.lower() == choice.lower():
-                return choice
-        raise ValueError(f"one of {', '.join(choices)} wanted")
-    return text
-
-
-def _whole(text: str, unit: str, least: int | None, most: int | None) -> int:
-    bounds = f" from {least}" if least is not None else ""
-    bounds += f" to {most}" if most is not None else ""
-    try:
-        number = int(text.replace("_", ""))
-    except ValueError:
-        number = None
-    if number is None or (least is not None and number < least) or (most is not None and number > most):
-        raise ValueError(f"a whole number of {unit}{bounds} wanted")
-    return number
 
 
 def _contradictions(agreed: Agreed, own: Own) -> list[str]:
@@ -365,13 +240,6 @@ def _contradictions(agreed: Agreed, own: Own) -> list[str]:
         zone_named(agreed.zone or "UTC")
     except ValueError as error:
         found.append(f"OPPORTUNE_ZONE: {error}")
-    if agreed.secret:
-        try:
-            long_enough = len(bytes.fromhex(agreed.secret)) >= 16
-        except ValueError:
-            long_enough = False
-        if not long_enough:
-            found.append("OPPORTUNE_SECRET: at least 32 hexadecimal digits wanted, got other text")
     if own.heartbeat_ms * 3 > own.session_ms:
         found.append(
             f"OPPORTUNE_HEARTBEAT_MS: at most a third of OPPORTUNE_SESSION_MS={own.session_ms} wanted, "
@@ -386,6 +254,4 @@ def _contradictions(agreed: Agreed, own: Own) -> list[str]:
             f"OPPORTUNE_FETCH_WAIT_MS: at most OPPORTUNE_FETCH_IDLE_WAIT_MS={own.fetch_idle_wait_ms} wanted, "
             f"got {own.fetch_wait_ms}"
         )
-    if own.kafka_security.startswith("SASL") and not own.kafka_user:
-        found.append(f"OPPORTUNE_KAFKA_USER: a name wanted with {own.kafka_security}, got nothing")
-    return found
+    return found + own.contradictions()

@@ -615,11 +615,14 @@ def test_settings_are_read_with_every_mistake_at_once() -> None:
     with pytest.raises(Refused) as caught:
         read({"OPPORTUNE_SECRET": "hunter2", "OPPORTUNE_COLLECTOR_PORT": "x", "OPPORTUNE_KAFKA_SECURITY": "TLS"})
     assert str(caught.value).splitlines() == [
-        "OPPORTUNE_SECRET: at least 32 hexadecimal digits wanted, got other text",
         "OPPORTUNE_KAFKA_SECURITY: one of PLAINTEXT, SSL, SASL_PLAINTEXT, SASL_SSL wanted, got 'TLS'",
+        "OPPORTUNE_SECRET: at least 32 hexadecimal digits wanted, got other text",
         "OPPORTUNE_COLLECTOR_PORT: a whole number of port from 0 to 65535 wanted, got 'x'",
     ]
     assert all(one.meaning.endswith(".") for one in describe())
+    # Of what brokers want the edges ask as workers do.
+    with pytest.raises(Refused, match=r"^OPPORTUNE_KAFKA_USER: a name wanted with SASL_SSL, got nothing$"):
+        read({"OPPORTUNE_KAFKA_SECURITY": "SASL_SSL"})
 
 
 def test_without_secret_or_keys_there_is_no_collector() -> None:

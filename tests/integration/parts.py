@@ -34,6 +34,7 @@ from opportune.parts import freeze
 from opportune.topics import create_topics, wanted_topics
 from profiles.codec import decode
 from profiles.ids import SHARDS, partition_of, shard_of
+from profiles.settings import variable_of
 from profiles.state import Profile
 from profiles.taxonomy import resolve
 from profiles.wire import (
@@ -108,7 +109,7 @@ async def opened(installation: Installation, **settings: str) -> Shop:
         "OPPORTUNE_SESSION_MS": "2000",
         "OPPORTUNE_HEARTBEAT_MS": "500",
         "OPPORTUNE_LOG_FORMAT": "plain",
-        **{stream.settings.variable_of(name): value for name, value in settings.items()},
+        **{variable_of(name): value for name, value in settings.items()},
     }
     agreed, own = stream.settings.read(env)
     rules = rulebook.load(own.rules, zone=agreed.zone, currency=agreed.currency)
@@ -321,7 +322,7 @@ async def collecting(shop: Shop, clock: Any, **settings: str) -> AsyncIterator[E
         "OPPORTUNE_COLLECTOR_PORT": "0",
         "OPPORTUNE_COLLECTOR_HOST": "127.0.0.1",
         "OPPORTUNE_WRITE_KEYS": orjson.dumps(KEYS).decode(),
-        **{connectors.settings.variable_of(name): value for name, value in settings.items()},
+        **{variable_of(name): value for name, value in settings.items()},
     }
     collector = Collector(connectors.settings.read({**shop.env, **more}), clock)
     await collector.start()

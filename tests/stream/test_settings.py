@@ -7,7 +7,8 @@ from dataclasses import fields
 import pytest
 
 from profiles.errors import Refused
-from stream.settings import Agreed, Own, describe, read, unknown, variable_of
+from profiles.settings import variable_of
+from stream.settings import Agreed, Own, describe, read, unknown
 
 
 def test_nothing_set_gives_the_defaults() -> None:
