@@ -11,20 +11,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any, Final
 from unittest.mock import patch
 
 from connectors.collector import admission
 from profiles.codec import decode
 from profiles.moments import FOREVER
-from profiles.wire import EVENT_TOPICS
+from profiles.wire import EVENT_TOPICS, Event
 from rules import engine
 from rules.rulebook import Rulebook
 from stream import computing, effects, group, handlers
 from stream.alarms import Gate
 from stream.cache import Cache
 from stream.effects import Batch, Shard
-from stream.feed import Feed, Place
+from stream.feed import Chunk, Feed, Place
 from stream.handlers import Handlers
 from stream.owned import Owned
 from stream.ports import ShardWrite
@@ -175,6 +176,17 @@ def _framework(stack: ExitStack) -> None:
     _put(stack, Feed, "claim", faulty_claim)
 
 
+@plant("what was fetched before a release is handed over after it")
+def _stale(stack: ExitStack) -> None:
+    hand = Feed.hand
+
+    def faulty(self: Feed, chunk: Chunk, done: Callable[[], object]) -> None:
+        reading = self._readings.get((chunk.topic, chunk.partition))
+        hand(self, chunk if reading is None else replace(chunk, reading=reading), done)
+
+    _put(stack, Feed, "hand", faulty)
+
+
 @plant("topics merged as they come")
 def _unmerged(stack: ExitStack) -> None:
     def faulty(self: group.Group, limit: int) -> tuple[list[group.Input], int]:
@@ -252,6 +264,11 @@ def _clocks_believed(stack: ExitStack) -> None:
     _put(stack, admission, "_sent", lambda value: None)
 
 
+@plant("rubbish is passed over")
+def _passed_over(stack: ExitStack) -> None:
+    _put(stack, computing.Computing, "_dead", lambda self, group, one, reason, detail: None)
+
+
 # --- time ----------------------------------------------------------------------------------------------------------
 
 
@@ -282,6 +299,19 @@ def _alarm_read(stack: ExitStack) -> None:
         return found
 
     _put(stack, SimStore, "due", faulty)
+
+
+@plant("a shard's clock is its last input's")
+def _clock_back(stack: ExitStack) -> None:
+    apply = computing.Computing._apply
+
+    def faulty(self: computing.Computing, place: int, of: group.Group, one: group.Input) -> None:
+        apply(self, place, of, one)
+        held = self.hands.get(one.given.address) if isinstance(one.given, Event) else None
+        if held is not None and not self.is_alone:
+            self.shards[held.shard].clock_ms = one.at_ms
+
+    _put(stack, computing.Computing, "_apply", faulty)
 
 
 # --- rules that change ---------------------------------------------------------------------------------------------

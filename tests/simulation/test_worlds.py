@@ -19,8 +19,11 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
+from profiles.codec import decode
 from profiles.ids import SHARDS
 from profiles.moments import MINUTE_MS, parse_instant
+from profiles.state import RING_MAX
+from stream.stepping import LARGE_BYTES
 from tests.simulation.crashes import SCENARIOS, crashed, places, tell
 from tests.simulation.loop import Life, virtual_loop, within
 from tests.simulation.net import FAIR
@@ -30,7 +33,7 @@ from tests.simulation.world import SHARDS_DRAWN, Act, Plan, live, plan_of
 
 SEEDS = int(os.environ.get("OPPORTUNE_TEST_SEEDS", "300"))
 FOUND = (119, 285, 396, 583, 844, 890, 3053, 3215, 20078, 30031, 30477, 31207, 100107)
-"""Worlds that broke a promise once, before fewer shards were drawn."""
+"""Worlds that broke a promise once, before fewer shards were drawn and fetches lay about."""
 ROOT = Path(__file__).parents[2]
 PLACES = 20
 """Of the places of a history where a worker can die, so many, evenly; by command all of them are tried."""
@@ -62,7 +65,7 @@ def test_no_world_breaks_a_promise() -> None:
 
 @pytest.mark.parametrize("seed", FOUND)
 def test_a_world_that_once_broke_a_promise_keeps_it(seed: int) -> None:
-    assert lived(replace(plan_of(seed), shards=SHARDS)).broken == ""
+    assert lived(replace(plan_of(seed), shards=SHARDS, hands_late=0.0)).broken == ""
 
 
 @pytest.mark.slow
@@ -148,6 +151,46 @@ def test_ten_hours_of_outage_end_without_a_false_cart_letter_without_a_burst_and
         == stale
         == sum(count for (_, reason), count in found.decided.items() if reason == "expired")
     )
+
+
+@pytest.mark.invariant("R26")
+@pytest.mark.invariant("R27")
+def test_a_robot_among_customers_stays_within_its_bounds_and_holds_nobody_up_whatever_befalls_the_workers() -> None:
+    def leaves_a_cart(number: int) -> Telling:
+        return tell(
+            5_001 + 5_000 * number, "Product Added", f"user:p-{number}", product_id="p-1", price=5, currency="USD"
+        )
+
+    # Promotions, of which no rule asks: the witness knows the number of pages that people look at.
+    robot = [tell(1_000 + 50 * number, "Promotion Viewed", "user:robot", promotion_id="p") for number in range(1_000)]
+    told = sorted([*robot, *map(leaves_a_cart, range(6))], key=lambda one: one.told_ms)
+    acts = (
+        Act(12_000, "kill", 0),
+        Act(25_000, "lose writes", amount=20),
+        Act(33_000, "rebalance"),
+        Act(41_000, "kill", 1),
+    )
+    before = events_by_outcome()
+    done = live(Plan(7, 2, 2, FAIR, tuple(told), acts, shards=8))
+    taken = events_by_outcome() - before
+    profile = decode("user:robot", done.profiles["user:robot"])
+    assert len(profile.ring) == RING_MAX
+    assert max(map(len, done.profiles.values())) < LARGE_BYTES
+    # Each minute has room for a ring of them; what was forgotten was told again.
+    assert taken["throttled"] >= len(robot) - RING_MAX
+    assert taken["applied"] + taken["throttled"] + taken["duplicate"] >= len(told)
+    assert taken["dead"] == 0
+    assert done.decided["cart", "emitted"] == 6  # Each at its instant: the witness looks.
+
+
+def events_by_outcome() -> Counter[str]:
+    """What the metric of events counts."""
+    counts = Counter[str]()
+    for metric in REGISTRY.collect():
+        for sample in metric.samples:
+            if sample.name == "opportune_events_total":
+                counts[sample.labels["outcome"]] += int(sample.value)
+    return counts
 
 
 def is_late(letter: dict[str, Any]) -> bool:

@@ -1,13 +1,15 @@
 """Watches every write of the store and every record of the log, and says which promise was not kept.
 
-Throughout: cursors never go back (R6), alarms are the profile's own (R15), nothing is decided before its time (R15).
-At the end: what was published was stored, what was stored was published (R11, R12), one id has one content (R13), profiles,
+Throughout: cursors and shards' clocks never go back (R6, R18), alarms are the profile's own (R15), nothing is decided
+before its time (R15). At the end: what was published was stored, what was stored was published (R11, R12), one id has one
+content (R13), rubbish lies among the dead letters (R9), profiles,
 memberships and letters are the oracle's (R1, R2, R15, R16, R19, R22).
 """
 
 from __future__ import annotations
 
 import re
+from base64 import b64decode
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -71,6 +73,8 @@ class Witness:
         self._log = log
         self._trace = trace
         self._cursors: dict[int, dict[str, int]] = {}
+        self._clocks: dict[int, int] = {}
+        self._rubbish: dict[tuple[str, int, int], bytes] = {}
         self._stored: set[bytes] = set()
         self._published: set[bytes] = set()
         self._by_id: defaultdict[tuple[str, str], set[bytes]] = defaultdict(set)
@@ -90,6 +94,9 @@ class Witness:
                 if write.cursor[topic] < offset:
                     self.broke("R6", f"shard {write.shard}: {topic} goes back from {offset} to {write.cursor[topic]}")
             self._cursors[write.shard] = write.cursor
+            if write.clock_ms < (before_ms := self._clocks.get(write.shard, 0)):
+                self.broke("R18", f"shard {write.shard}: its clock goes back from {before_ms} to {write.clock_ms}")
+            self._clocks[write.shard] = write.clock_ms
             for address, blob in write.profiles.items():
                 alarm_ms = decode(address, blob).alarm_ms() if blob is not None else None
                 if address in write.alarms and write.alarms[address] != alarm_ms:
@@ -116,7 +123,12 @@ class Witness:
     def forgot(self) -> None:
         """The store lost writes: cursors may lie lower now."""
         self._cursors.clear()
+        self._clocks.clear()
         self._has_forgotten = True
+
+    def littered(self, topic: str, place: tuple[int, int], rubbish: bytes) -> None:
+        """Somebody has put rubbish on a topic, at that partition and offset."""
+        self._rubbish[topic, *place] = rubbish
 
     def broke(self, promise: str, how: str, cause: BaseException | None = None) -> None:
         """Remember the first broken promise; it is raised at the end."""
@@ -194,6 +206,7 @@ class Witness:
             for (topic, name), bodies in sorted(self._by_id.items()):
                 if len(bodies) > 1:
                     raise Broken("R13", f"{topic} {name} has {len(bodies)} contents: {sorted(bodies)}")
+        self._letters_of_rubbish()
         profiles = {address: decode(address, blob) for address, blob in self.blobs(world.database.now).items()}
         self._index(world, profiles)
         now_ms = world.as_of_ms()
@@ -213,6 +226,21 @@ class Witness:
                 continue
             self._person(person, told, profiles, now_ms, parted)
         self._devices(world, profiles, now_ms)
+
+    def _letters_of_rubbish(self) -> None:
+        """Each piece of it is kept, with its place and its bytes."""
+        found: dict[tuple[str, int, int], bytes] = {}
+        for record in map(unpack_record, self._published):
+            if record.topic == DEAD_LETTERS:
+                told = orjson.loads(record.value)
+                original = (
+                    b64decode(told["original_base64"]) if "original_base64" in told else told["original"].encode()
+                )
+                if "offset" in told["where"]:
+                    found[told["topic"], told["where"]["partition"], told["where"]["offset"]] = original
+        for place, rubbish in sorted(self._rubbish.items()):
+            if found.get(place) != rubbish:
+                raise Broken("R9", f"{place}: a dead letter of {rubbish!r} wanted, got {found.get(place)!r}")
 
     def blobs(self, store: MemoryStore) -> dict[str, bytes]:
         """Everything that the store holds of profiles."""

@@ -14,7 +14,7 @@ import gc
 import itertools
 import logging
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -41,6 +41,7 @@ from stream import handlers
 from stream.clock import LogClock, StoreClock
 from stream.effects import FencedOut
 from stream.facts import read_told
+from stream.feed import Chunk, Feed
 from stream.handlers import Handlers
 from stream.log_memory import MemoryLog, MemoryReader
 from stream.ports import ProfileStore
@@ -59,6 +60,7 @@ REBALANCE_S: Final = 3.0
 START_AGAIN_S: Final = 0.5
 GIVES_UP_S: Final = 60.0
 FOREVER_S: Final = 1e12
+LIES_S: Final = 4.0
 LOOKS_S: Final = 2.0
 """How late a worker may be to see that other rules are in force."""
 SECRET: Final = b"a shop's secret"
@@ -141,6 +143,7 @@ class Plan:
     Attributes:
         clock: whose time decides what is due: the ``store``'s, or the ``log``'s.
         shards: into how many the installation is divided; the fewer, the more customers share one.
+        hands_late: how often what was fetched lies about before the engine is given it, and its partition perhaps is another's.
         dies_at: end the first worker's life at this step of it: a place between two awaits; -1: never.
         is_shuffled: whether the order of what is ready is drawn.
     """
@@ -153,6 +156,7 @@ class Plan:
     acts: tuple[Act, ...]
     clock: str = "store"
     shards: int = SHARDS
+    hands_late: float = 0.0
     dies_at: int = -1
     is_shuffled: bool = True
 
@@ -217,6 +221,7 @@ def plan_of(seed: int) -> Plan:
         tuple(told),
         tuple(sorted(acts, key=lambda act: act.at_ms)),
         shards=Random(f"shards {seed}").choice(SHARDS_DRAWN),
+        hands_late=0.3 if seed % 7 == 6 else 0.0,
     )
 
 
@@ -327,6 +332,8 @@ class SimWorker:
             reader = self.reader = MemoryReader(
                 world.log, engine, world.loop.now_ms, idle_s=0.25, fetch_records=OWN.batch_events
             )
+            if world.plan.hands_late:
+                _hand_late(reader.feed, world, random)
             world.group.join(self)
             ends = [asyncio.ensure_future(one) for one in (reader.run(), engine.failed(), self.stop_asked.wait())]
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -358,6 +365,19 @@ class SimWorker:
     def _again(self) -> None:
         if self.wanted and self.life is None:
             self.boot()
+
+
+def _hand_late(feed: Feed, world: World, random: Random) -> None:
+    """As Faust does, through whose queues a fetch goes: let some of them lie, through rebalances."""
+    hand = feed.hand
+
+    def late(chunk: Chunk, done: Callable[[], object]) -> None:
+        if random.random() < world.plan.hands_late:
+            world.loop.call_later(random.random() * LIES_S, hand, chunk, done)
+        else:
+            hand(chunk, done)
+
+    feed.hand = late  # type: ignore[method-assign]  # this reader's only
 
 
 class Group:
@@ -503,6 +523,8 @@ class World:
             return
         for record in self._taken(one):
             place = self.log.append(record)
+            if one.raw:
+                self.witness.littered(record.topic, place, one.raw)
             self.trace.note(self.loop.now_ms(), "told", record.topic, *place)
 
     def _taken(self, one: Telling) -> list[Record]:
@@ -599,7 +621,7 @@ class World:
         topic, key = INPUT_TOPICS[number % len(INPUT_TOPICS)], f"user:p-{number}"
         partition, offset = self.log.append(Record(topic, key, b"{"))
         self.log.lose((topic, partition), offset)
-        self.log.append(Record(topic, key, b"{"))
+        self.witness.littered(topic, self.log.append(Record(topic, key, b"{")), b"{")
 
     def _expire(self) -> None:
         """The log keeps what somebody has still to read, and no more."""
