@@ -249,11 +249,11 @@ def rules_progress(
 
 
 @rules_app.command("fill")
-def rules_fill() -> None:
+def rules_fill(data_dir: RunningDev = None) -> None:
     """Compute back from the log what new rules count and no rules before kept; workers go on meanwhile."""
     from opportune import fill
 
-    fill.run(os.environ, Terminal(stderr=True))
+    fill.run(_environment(data_dir), Terminal(stderr=True))
 
 
 @rules_app.command("say")

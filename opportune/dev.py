@@ -99,7 +99,10 @@ async def run(options: Options) -> int:
             if options.with_demo:
                 address = f"http://127.0.0.1:{collector.port}"
                 working.append(asyncio.ensure_future(demo.play(address, DEMO_KEY, worker.clock, options.seed)))  # type: ignore[arg-type]  # a demo's clock is the log's
-            names = [segment.name for segment in worker.rules.segments]
+
+            def names() -> list[str]:
+                return [segment.name for segment in worker.rules.segments]  # By the rules in force just now.
+
             view = View(worker.store, names, embedded.bootstrap, worker.clock, banner)
             working.append(asyncio.ensure_future(view.run()))
             await asyncio.wait(working, return_when=asyncio.FIRST_COMPLETED)

@@ -29,7 +29,9 @@ PLAIN_EVERY: Final = 5
 class View:
     """Gathers what is to be shown, and shows it."""
 
-    def __init__(self, store: ProfileStore, segments: list[str], bootstrap: str, clock: Clock, banner: str) -> None:
+    def __init__(
+        self, store: ProfileStore, segments: Callable[[], list[str]], bootstrap: str, clock: Clock, banner: str
+    ) -> None:
         self._store = store
         self._segments = segments
         self._bootstrap = bootstrap
@@ -58,7 +60,7 @@ class View:
         turn = 0
         while True:
             self._applied.append((monotonic_ms(), _applied()))
-            self._sizes = await self._store.segment_sizes(self._segments)
+            self._sizes = await self._store.segment_sizes(self._segments())
             show(turn)
             turn += 1
             await asyncio.sleep(EVERY_S)

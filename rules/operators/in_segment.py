@@ -38,7 +38,7 @@ def _in_segment(node: Node, scope: Scope) -> Judged:
 
     return Judged(
         "in_segment",
-        f"in segment {name}{f' for {dwelt.found()}' if dwelt is not None else ''}",
+        f"in segment {name}{f' for {dwelt.value}' if dwelt is not None else ''}",
         judge,
         frozenset({("segment", name)}),
         (),

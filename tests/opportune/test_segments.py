@@ -97,3 +97,46 @@ def test_segments_are_listed_exported_frozen_and_formed_of_a_file(tmp_path: Path
         assert (refused.returncode, "lines 2" in refused.stderr, "secret" in refused.stderr) == (1, True, False)
         assert "did you mean 'buyers'" in said(data, "export", "byers").stderr
         assert dev.stop() == 0
+
+
+NEW_RULES = """
+segments:
+  payers: {trait: orders_paid, gte: 1}
+  readers: {did: page_viewed, window: P30D}
+triggers:
+  hello: {on: {segment: payers}, steps: [{emit: hello}]}
+"""
+
+
+@pytest.mark.slow
+def test_rules_that_come_into_a_running_dev_are_met_and_filled_and_nobody_is_written_to(tmp_path: Path) -> None:
+    rules, data = tmp_path / "rules", tmp_path / "data"
+    rules.mkdir()
+    (rules / "mine.yaml").write_text(RULES)
+
+    def ask(*words: str) -> str:
+        command = [sys.executable, "-m", "opportune", "rules", *words, "--data-dir", str(data)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+
+    with running(tmp_path, "--rules", str(rules)) as dev:
+        told(dev, "Order Completed", "ana", order_id="1", total=5, currency="USD")
+        told(dev, "Page Viewed", "eva", path="/")
+        dev.until("both", lambda: size(dev, "buyers") == 1 and dev.get("profiles/user:eva"), 60)
+        (rules / "new.yaml").write_text(NEW_RULES)
+        assert "new segments: payers, readers; new triggers: hello" in ask("publish", str(rules))
+        assert "count from its beginning, until `opportune rules fill`: readers" in ask("progress", "--wait")
+        assert (members(dev, "payers"), members(dev, "readers")) == (["user:ana"], [])
+        assert "2 of 2 people have what the log says" in ask("fill")
+        dev.until("the reader", lambda: members(dev, "readers") == ["user:eva"], 30)
+        assert "until `opportune rules fill`" not in ask("progress")
+
+        told(dev, "Order Completed", "bob", order_id="2", total=5, currency="USD")
+        dev.until("who comes later", lambda: len(decided(dev)) == 2, 30)
+        assert sorted(decided(dev)) == [("user:ana", "backfill"), ("user:bob", None)]
+        dev.until("them in the view", lambda: " of 4 segments have members" in dev.said(), 30)
+        assert dev.stop() == 0
+
+
+def decided(dev: Dev) -> list[tuple[str, str | None]]:
+    found = dev.get("decisions?trigger=hello") or {"decisions": []}
+    return [(one["address"], one["reason"]) for one in found["decisions"]]
