@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from profiles.moments import FOREVER
 from profiles.money import line_minor
 from profiles.state import CART_LINES_MAX, CARTS, CARTS_MAX, Cart, Profile
 from profiles.wire import Event
@@ -37,6 +38,7 @@ def added(profile: Profile, event: Event) -> None:
                 line[PRICE_E6] = item.get("price_e6", line[PRICE_E6])
                 line[AT_MS] = event.at_ms
     _changed(profile, cart, event)
+    _bought_since(profile, event.at_ms)
 
 
 def removed(profile: Profile, event: Event) -> None:
@@ -61,6 +63,7 @@ def replaced(profile: Profile, event: Event) -> None:
         for item in event.props["items"][:CART_LINES_MAX]
     }
     _changed(profile, cart, event)
+    _bought_since(profile, event.at_ms)
 
 
 def viewed(profile: Profile, event: Event) -> None:
@@ -91,6 +94,15 @@ def bought(profile: Profile, cart_id: str | None, products: list[str], at_ms: in
         if not quantity(cart):
             del profile.carts[name]
             profile.dirty |= CARTS
+
+
+def _bought_since(profile: Profile, at_ms: int) -> None:
+    """Take out what was ordered after that instant: the cart was told late, or comes along when two addresses join."""
+    for order in profile.orders.values():
+        placed_ms = order.statuses.get("placed", -1)
+        if placed_ms > at_ms:
+            # What was put in at its very instant, it has seen itself.
+            bought(profile, order.facts.get("cart_id"), [line.product_id for line in order.lines], placed_ms - 1)
 
 
 def total_minor(cart: Cart) -> int:
@@ -125,8 +137,17 @@ def payload(cart: Cart) -> list[dict[str, Any]]:
     ]
 
 
-def joined(a: dict[str, Cart], b: dict[str, Cart]) -> dict[str, Cart]:
-    """The carts of two profiles that are one person: union, the newest word on a product wins (SPEC part 5)."""
+def joined(profile: Profile, other: Profile) -> None:
+    """The carts of two profiles that are one person, and whose orders are joined: union, the newest word on a product
+    wins (SPEC part 5); what either has ordered since is in none."""
+    profile.carts = _union(profile.carts, other.carts)
+    if profile.carts:
+        lines = [line for cart in profile.carts.values() for line in cart.items.values()]
+        oldest_ms = min((line[AT_MS] for line in lines), default=FOREVER)
+        _bought_since(profile, oldest_ms)
+
+
+def _union(a: dict[str, Cart], b: dict[str, Cart]) -> dict[str, Cart]:
     both = dict(a)
     for name, cart in b.items():
         mine = both.get(name)

@@ -59,7 +59,7 @@ def absorbed(profile: Profile, other: Profile, merges: Merges, rank: people.Rank
             profile.aggs[agg] = merge(mine, state, bound)
     profile.orders = orders.joined(profile.orders, other.orders)
     profile.folds.clear()
-    profile.carts = carts.joined(profile.carts, other.carts)
+    carts.joined(profile, other)
     profile.session = sessions.joined(profile.session, other.session)
     for address, link in other.links.items():
         profile.links[address] = max(link, profile.links.get(address, link))

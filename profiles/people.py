@@ -35,8 +35,8 @@ def all_alike(name: str, source: str) -> int:
     return 0
 
 
-def identified(profile: Profile, event: Event) -> None:
-    """Take the traits that the event states; ``None`` states nothing."""
+def stated(profile: Profile, event: Event) -> None:
+    """Take the traits that the event states, whatever its type; ``None`` states nothing."""
     for name, value in statements(event.traits):
         put(profile, name, value, event.at_ms, event.source)
 
@@ -54,7 +54,6 @@ def statements(traits: dict[str, Any]) -> list[tuple[str, Any]]:
 
 def registered(profile: Profile, event: Event) -> None:
     """Remember since when the person is a customer: the earliest registration."""
-    identified(profile, event)
     put(profile, REGISTERED_AT, event.at_ms, event.at_ms, event.source)
 
 

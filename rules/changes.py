@@ -21,7 +21,6 @@ from rules.spec import GOAL_REACHED, Field
 
 _ROUNDS_MAX: Final = 8
 _STALE_MS: Final = MINUTE_MS
-_STATE_TRAITS: Final = (people.identified, people.registered)
 RULES_CAME: Final = "rules"
 TIMER: Final = "timer"
 SEGMENT: Final = "segment"
@@ -72,9 +71,11 @@ class Changes(Regrets):
             self.is_moved = True
         known = _KNOWN.get(event.type) or known_type(event.type)
         if rb.fields:
-            event = self._state_fields(event, known.change in _STATE_TRAITS, now_ms)
+            event = self._state_fields(event, now_ms)
         if rb.line_keeps:
             event.keeps = rb.line_keeps
+        if event.traits:
+            people.stated(p, event)
         known.change(p, event)
         cause = (event.type, event.message_id)
         self.late_ms = self._late_by(now_ms)
@@ -90,12 +91,12 @@ class Changes(Regrets):
             self._happened(self._session_event("session_started", p.session.start_ms), now_ms, cause, event.at_ms)
         self._acted(cause)
 
-    def _state_fields(self, event: Event, states_traits: bool, now_ms: int) -> Event:
+    def _state_fields(self, event: Event, now_ms: int) -> Event:
         """State the declared fields that the event tells, each if it is of its type; the event without them."""
         rb = self.rb
         rest: dict[str, Any] = {}
         told: list[tuple[Field, Any]] = []
-        for path, value in people.statements(event.traits) if states_traits else ():
+        for path, value in people.statements(event.traits):
             known = rb.fields.get(path)
             if known is None:
                 rest[path] = value
@@ -113,7 +114,7 @@ class Changes(Regrets):
                 continue
             source = f"{event.type}{people.SAID_BY}{event.source}" if known.sources else event.source
             people.put(self.p, known.path, value, event.at_ms, source, rb.rank)
-        return replace(event, traits=rest) if states_traits and event.traits else event
+        return replace(event, traits=rest) if event.traits else event
 
     def _happened(self, event: Event, now_ms: int, cause: tuple[str, str], effective_ms: int, work: int = 0) -> None:
         """Statistics, segments (``work`` are those to judge in any case), journeys: what every event goes through,

@@ -12,7 +12,8 @@ success, so a refusal of the batch would lose the good ones.
   client that sends the same bytes again repeats itself.
 - *What of the person.* Traits are taken from ``identify`` alone. Browser SDKs repeat the last traits in every later
   event: believed there, a page opened last month would overwrite what was said since. An e-mail or phone that a
-  trusted event is filed under is a trait of it, whatever its type: the address holds only a hash.
+  trusted event is filed under is a trait of it, whatever its type: the address holds only a hash. But of letters: one
+  that is opened today may have gone to an address that was given up since.
 """
 
 from __future__ import annotations
@@ -164,6 +165,7 @@ def admit(parsed: Parsed, given: Given) -> Admission:
                 _say_who(event, raw, call, context, given.secret)
                 _say_where(event, call, properties, context, given)
             if topic == EMAIL_EVENTS:
+                event.traits = {}
                 _say_what_reacted(event, context)
             if given.goods is not None and (items := event.props.get("items")):
                 _say_of_goods(items, given.goods)

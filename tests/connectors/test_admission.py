@@ -319,6 +319,12 @@ def test_a_trusted_event_filed_under_an_email_also_states_it() -> None:
     assert event.traits == {"email": "ana@shop.example"}
 
 
+def test_where_a_letter_went_is_no_statement_of_an_email() -> None:
+    sent = {"event": "Email Opened", "properties": {"delivery_id": "d"}}
+    event = one("track", {**sent, "context": {"traits": {"email": "ana@shop.example"}}}, SHOP)
+    assert (event.address, event.traits) == (hashed("email", "ana@shop.example"), {})
+
+
 def test_what_is_no_email_names_nobody() -> None:
     event = one("identify", {"userId": "u-1", "traits": {"email": "n/a", "phone": "12", "card": 5}}, SHOP)
     assert event.identifiers == ()

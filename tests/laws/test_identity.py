@@ -278,6 +278,43 @@ def test_a_cart_begun_anonymously_is_told_once_at_the_customer_by_the_id_of_its_
 
 
 @pytest.mark.mechanic("M46")
+@pytest.mark.parametrize("cart", ["", " cart_id=c"])
+def test_a_guests_cart_that_only_the_order_names_is_bought_with_it(cart: str) -> None:
+    check(
+        f"""
+        start 2026-01-01T10:00
+        0m    anon:x  product_added product=mug price=12.5{cart}
+        1m    anon:x  product_added product=pen price=1{cart}
+        10m   ana     order_completed order_id=1 product=mug price=12.5 id=anon:x
+        11m   ana     expect in cart_open
+        11m   ana     expect trait cart.items 1
+        20m   ana     order_completed order_id=2 product=pen price=1
+        21m   ana     expect out cart_open
+        200m  ana     expect emits abandoned_cart 0
+        """,
+        SHOP,
+    )
+
+
+@pytest.mark.mechanic("M46")
+def test_a_cart_that_is_told_after_its_order_is_bought() -> None:
+    check(
+        """
+        start 2026-01-01T10:00
+        0m    ana  product_viewed product=mug price=12.5
+        10m   ana  order_completed order_id=1 product=mug price=12.5
+        11m   ana  product_added product=mug price=12.5 late=5m
+        12m   ana  expect out cart_open
+        13m   ana  cart_set product=mug price=12.5 late=4m
+        14m   ana  expect out cart_open
+        15m   ana  product_added product=mug price=12.5
+        16m   ana  expect in cart_open
+        """,
+        SHOP,
+    )
+
+
+@pytest.mark.mechanic("M46")
 def test_two_carts_of_one_person_become_one_with_the_later_timer() -> None:
     done = check(
         """

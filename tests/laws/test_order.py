@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from profiles import consent, orders
+from profiles import consent, orders, people
 from profiles.state import COUNTING, Profile
 from profiles.taxonomy import resolve
 from rules.compile import compile_rules
@@ -115,7 +115,9 @@ def test_statements_and_consents_are_the_newest_in_whatever_order_they_come(
     naive.known = told
     profile = Profile(ADDRESS)
     for one in data.draw(st.permutations(told)):
-        resolve(one.type).change(profile, event_of(one))
+        event = event_of(one)
+        people.stated(profile, event)
+        resolve(one.type).change(profile, event)
     for path in ("gender", "custom.mark"):
         assert (profile.traits[path].value if path in profile.traits else None) == naive.trait(path, 0)
     for topic in ("*", "sale", "news"):

@@ -463,3 +463,16 @@ def test_of_two_carts_that_meet_in_a_join_the_one_touched_last_goes_on() -> None
     )
     [left] = done.sent("cart")
     assert left["cause"]["event"] == "product_added"
+
+
+@pytest.mark.mechanic("M98")
+def test_whoever_is_known_by_an_order_alone_can_be_written_to() -> None:
+    rules = compile_rules(
+        [("r.yaml", "triggers: {thanks: {topic: service, on: {event: order_completed}, steps: [{emit: thanks}]}}")]
+    )
+    props = {"order_id": "1", "total_minor": 100, "currency": "USD", "items": []}
+    guest = Event(
+        "m1", "shop", "order_completed", 1_000, 1_000, "email:~x", props=props, traits={"email": "ana@shop.example"}
+    )
+    (sent,) = [one for one in step(Profile("email:~x"), guest, rules).records if one.topic == "triggers.thanks"]
+    assert orjson.loads(sent.value)["profile"]["email"] == "ana@shop.example"
