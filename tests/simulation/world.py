@@ -37,7 +37,7 @@ from profiles.wire import INPUT_TOPICS, UNMERGE, Record, unpack_record
 from rules.compile import compile_rules
 from rules.rulebook import Rulebook
 from rules.undo import NotExact
-from stream import handlers
+from stream import handlers, loading
 from stream.clock import LogClock, StoreClock
 from stream.effects import FencedOut
 from stream.facts import read_told
@@ -751,6 +751,7 @@ def _lean() -> Iterator[None]:
             patch.object(handlers, "BEAT_S", 5.0),
             patch.object(handlers, "GATE_S", 0.25),
             patch.object(handlers, "thread_cpu_ns", lambda: 0),
+            patch.object(loading, "thread_cpu_ns", lambda: 0),
             patch.object(commands, "POLL_S", 0.5),
         ):
             yield

@@ -183,7 +183,7 @@ async def test_news_reach_everybody_whom_they_interest_once_and_a_replay_says_th
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # So few at a time that the rest of a shard's, and of a partition's, follows in the log.
-    monkeypatch.setattr("stream.handlers.NEWS_PAGE", 2)
+    monkeypatch.setattr("stream.loading.NEWS_PAGE", 2)
     store, log, clock = MemoryStore(LogClock()), MemoryLog(2), LogClock()
     people = [f"u{number}" for number in range(60)]
     given = [product("mug", 1, price=10), product("pen", 1, price=10)]

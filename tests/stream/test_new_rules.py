@@ -16,7 +16,7 @@ from profiles.wire import DECISIONS, ORDER_EVENTS, SEGMENT_CHANGES
 from rules.compile import compile_rules
 from rules.outcome import Step
 from rules.rulebook import Rulebook
-from stream import handlers
+from stream import loading
 from stream.clock import LogClock
 from stream.handlers import Handlers
 from stream.ports import ProfileStore
@@ -272,13 +272,13 @@ async def test_a_successor_goes_on_with_the_walk_and_one_of_older_rules_undoes_n
         await all_met(shop, engine)
     await shop.rule(NEW)
     newer = shop.rules
-    monkeypatch.setattr(handlers, "PAGE", 1)
+    monkeypatch.setattr(loading, "PAGE", 1)
     async with shop.worker() as engine, asyncio.timeout(60):
         while not 10 <= (await walked(shop.store, 2)).met < 50:
             await asyncio.sleep(0.02)
     met = (await walked(shop.store, 2)).met
     assert 10 <= met < 60
-    monkeypatch.setattr(handlers, "PAGE", 200)
+    monkeypatch.setattr(loading, "PAGE", 200)
     async with shop.worker() as engine:
         await all_met(shop, engine)
     entered = shop.told(SEGMENT_CHANGES)
