@@ -305,6 +305,8 @@ def _by_their_clocks(seed: int, told: Sequence[Telling]) -> list[Telling]:
     off_ms: dict[str, int] = {}
     says_sent: dict[str, bool] = {}
     merged = {name for one in told if one.asks == MERGE for name in one.event.identifiers}
+    edited = {one.event.address for one in told if one.asks == EDIT}
+    heard: set[str] = set()
     found = []
     for one in told:
         event = one.event
@@ -319,7 +321,12 @@ def _by_their_clocks(seed: int, told: Sequence[Telling]) -> list[Telling]:
         # Of those of whom all is expected to the second, and of what other messages hang on, the hour is not made up.
         is_expected = event.address in merged or (event.address.startswith("user:p-") and -7 * DAY_MS <= his_ms < 0)
         is_free = event.type in VIEWS and not is_expected
-        found.append(replace(one, off_ms=his_ms, says_sent=says_sent[event.message_id] or not is_free))
+        one = replace(one, off_ms=his_ms, says_sent=says_sent[event.message_id] or not is_free)
+        if one.refused and event.address in edited - heard:  # Of whom nothing was ever taken, nothing can be edited.
+            one = replace(one, says_sent=True)
+        if not one.refused:
+            heard.add(event.address)
+        found.append(one)
     return found
 
 
