@@ -67,6 +67,8 @@ IDS: Final = {SEGMENT_CHANGES: "change_id", DECISIONS: "decision_id"}
 GAVE_UP: Final = "fenced more than"
 UNSTORED: Final = ("ordinal", "dirty", "folds")
 WITHIN_S: Final = 900.0
+FETCH_MS: Final = 200
+"""How long the broker may hold a fetch of the test's: its reader shall not keep a core from those who are tested."""
 DIFFERS_MAX: Final = 20
 
 
@@ -224,7 +226,7 @@ async def standing(plan: Plan, seed: int, folder: Path) -> AsyncIterator[Arena]:
         session |= {"redis_cluster": "yes"} if plan.stores == "cluster" else {}
         shop = await opened(direct, **{"clock": "log", **session, **plan.settings})
         arena = Arena(shop, seed, broker, store, proxies, replica, many, random=Random(seed))
-        arena.topics = await stack.enter_async_context(reading(shop))
+        arena.topics = await stack.enter_async_context(reading(shop, FETCH_MS))
         arena.workers = await stack.enter_async_context(processes(shop, folder / "workers", plan.workers, started=0))
         for worker, proxy in zip(arena.workers, proxies if many is None else (), strict=many is None):
             worker.env["OPPORTUNE_REDIS_URL"] = f"redis://{parts.HOST}:{proxy.port}/0"
@@ -334,8 +336,9 @@ async def _line(plan: Plan, arena: Arena, wanted: Replayed[Heard], told_in: int)
             published[topic] = topics.ids(topic, IDS.get(topic, "trigger_id"))
             doubles += len(topics.on[topic]) - len(published[topic])
     wanted.profiles.pop(TICK, None)
-    stored = {address: await topics.profile(address) for address in wanted.profiles}
-    extra = {one for one in await topics.blobs() if one not in wanted.profiles and one != TICK}
+    there = await topics.profiles()
+    stored = {address: there.get(address) for address in wanted.profiles}
+    extra = {one for one in there if one not in wanted.profiles and one != TICK}
     required = {topic: wanted.heard.published.get(topic, {}) for topic in published}
     lost = await arena.left() + sum(name not in published[topic] for topic, ids in required.items() for name in ids)
     phantom = len(extra) + sum(name not in required[topic] for topic, ids in published.items() for name in ids)

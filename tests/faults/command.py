@@ -23,7 +23,7 @@ from tests.faults.plans import PLANS
 RUNS: Final[dict[str, tuple[Callable[[int, Path, int], Coroutine[Any, Any, str]], int, int]]] = {
     "F9": (clocks, 20, 2),
     "F10": (outage, 5_000, 200),
-    "F13": (people, 2_000, 60),
+    "F13": (people, 10_000, 60),
     "F17": (crowd_of_one, 1_000_000, 20_000),
 }
 """Name -> run, its size by command, and its short size."""

@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,7 +33,9 @@ from tests.integration.test_privacy import SECRET_BYTES, asking, everything, par
 
 KINDS: Final = ("joined", "parted", "erased", "two")
 GONE: Final = b"xgone"
-AT_ONCE: Final = 8
+AT_ONCE: Final = 32
+TOLD_AT_ONCE: Final = 20
+TOGETHER: Final = 1_000
 RULES: Final = """
 traits:
   cart_adds: {count: product_added}
@@ -120,6 +123,15 @@ def _afterwards(one: Person) -> list[Record]:
     return [_fill(one.browser, f"c-{one.name}", f"{one.name}-c")]
 
 
+def _late(one: Person, at_ms: int) -> list[Record]:
+    """A telephone that was off tells what happened before he was erased."""
+    return [_fill(at, f"l-{one.name}", f"{one.name}-l", at_ms) for at in (one.user, one.browser)]
+
+
+def _pages(persons: Sequence[Person], size: int) -> list[Sequence[Person]]:
+    return [persons[start : start + size] for start in range(0, len(persons), size)]
+
+
 async def people(seed: int, folder: Path, size: int) -> str:
     """F13 with so many persons, a quarter of each kind."""
     persons = [Person(number, KINDS[number % len(KINDS)]) for number in range(size)]
@@ -128,24 +140,20 @@ async def people(seed: int, folder: Path, size: int) -> str:
         topics, refused = arena.topics, set[int]()
         async with producing(arena.shop) as producer, asking(arena.shop, topics) as commands:
 
-            async def tell(what: Callable[[Person], Sequence[Record]]) -> None:
-                for one in persons:
-                    await append(arena.shop, producer, what(one))
+            async def tell(what: Callable[[Person], list[Record]], whom: Sequence[Person]) -> None:
+                for some in _pages(whom, TOLD_AT_ONCE):
+                    await append(arena.shop, producer, [record for one in some for record in what(one)])
 
-            for what in (_visits, _sign_in, _afterwards):
-                await _under_kills(arena, tell(what))
+            # Some after others: an un-merge reads its partition's log since the merge, and with it all who came between.
+            for some in _pages(persons, TOGETHER):
+                for what in (_visits, _sign_in, _afterwards):
+                    await _under_kills(arena, tell(what, some))
+                    await topics.settled(WITHIN_S, arena.workers)
+                late = partial(_late, at_ms=wall_ms())
+                await _under_kills(arena, _operate(arena, commands, some, refused))
                 await topics.settled(WITHIN_S, arena.workers)
-            told_ms = wall_ms()
-            await _under_kills(arena, _operate(arena, commands, persons, refused))
-            await topics.settled(WITHIN_S, arena.workers)
-
-            def late(one: Person) -> list[Record]:
-                """A telephone that was off tells what happened before he was erased."""
-                return [_fill(at, f"l-{one.name}", f"{one.name}-l", told_ms) for at in (one.user, one.browser)]
-
-            erased = [one for one in persons if one.kind == "erased"]
-            await _under_kills(arena, append(arena.shop, producer, [record for one in erased for record in late(one)]))
-            await topics.settled(WITHIN_S, arena.workers)
+                await _under_kills(arena, tell(late, [one for one in some if one.kind == "erased"]))
+                await topics.settled(WITHIN_S, arena.workers)
         await until(lambda: _nothing_waits(arena), what="outboxes without anything", within_s=WITHIN_S)
         return await _judged(arena, persons, refused)
 
@@ -212,12 +220,13 @@ async def _nothing_waits(arena: Arena) -> bool:
 
 async def _judged(arena: Arena, persons: Sequence[Person], refused: set[int]) -> str:
     topics, differs = arena.topics, Counter[str]()
+    there = await topics.profiles()
     for one in persons:
         if one.kind == "erased":
             continue
         is_parted = one.kind == "parted" and one.number not in refused
         for address, wanted in one.wanted(is_parted=is_parted).items():
-            profile = await topics.profile(address)
+            profile = there.get(address)
             if profile is None:
                 differs["lost"] += 1
             elif isinstance(wanted, str) or profile.forward:

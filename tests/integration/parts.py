@@ -494,6 +494,10 @@ class Topics:
         (blob,) = await self.store.load([address])
         return None if blob is None else decode(address, blob)
 
+    async def profiles(self) -> dict[str, Profile]:
+        """Every profile there is, forwarders too, by address."""
+        return {address: decode(address, blob) for address, blob in (await self.blobs()).items()}
+
     async def blobs(self) -> dict[str, bytes]:
         """Every profile there is, by address."""
         found: dict[str, bytes] = {}
@@ -515,13 +519,18 @@ def _logical_ms(found: Found) -> int:
 
 
 @asynccontextmanager
-async def reading(shop: Shop) -> AsyncIterator[Topics]:
-    """A reader of all topics from their beginning."""
+async def reading(shop: Shop, wait_ms: int = 20) -> AsyncIterator[Topics]:
+    """A reader of all topics from their beginning.
+
+    Args:
+        wait_ms: how long a broker may hold a fetch while nothing comes. Each of ``Topics.read`` waits for one; between them
+            reader and broker are busy with nothing else.
+    """
     consumer = AIOKafkaConsumer(
         bootstrap_servers=shop.bootstrap,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
-        fetch_max_wait_ms=20,
+        fetch_max_wait_ms=wait_ms,
         max_partition_fetch_bytes=4 << 20,
     )
     store = RedisStore.of(stream.settings.read(shop.env).own)

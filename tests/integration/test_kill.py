@@ -22,7 +22,6 @@ from typing import Any, Final, NamedTuple
 import pytest
 
 from opportune import parts
-from profiles.codec import decode
 from profiles.ids import SHARDS
 from profiles.state import ATTRIBUTES
 from profiles.wire import DEAD_LETTERS, DECISIONS, INPUT_TOPICS, SEGMENT_CHANGES, Record
@@ -177,8 +176,7 @@ async def outcome(topics: Topics) -> Outcome:
             if not cursor:
                 break
     profiles = {}
-    for address, blob in (await topics.blobs()).items():
-        profile = decode(address, blob)
+    for address, profile in (await topics.profiles()).items():
         profiles[address] = {
             name: _plain(getattr(profile, name))
             for name in ATTRIBUTES

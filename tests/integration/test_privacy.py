@@ -69,6 +69,13 @@ SAID: Final = (b"quirina", b"Quirina", b"Xylo", b"15112345678", b"Zaphira")
 HASHED: Final = (address_of("email", MAIL, SECRET_BYTES), address_of("phone", "+4915112345678", SECRET_BYTES))
 NAMES: Final = (b"u-erased-1", b"a-erased-1", *(address.encode() for address in HASHED))
 WAIT_S: Final = 180.0
+READ: Final[dict[bytes, Callable[[Any, bytes], Any]]] = {
+    b"string": lambda asked, key: asked.get(key),
+    b"hash": lambda asked, key: asked.hgetall(key),
+    b"list": lambda asked, key: asked.lrange(key, 0, -1),
+    b"zset": lambda asked, key: asked.zrange(key, 0, -1),
+}
+"""How to read a key of each kind that the store has, whole."""
 
 
 @pytest.fixture
@@ -92,21 +99,24 @@ async def everything(url: str) -> list[tuple[bytes, bytes]]:
     found: list[tuple[bytes, bytes]] = []
     client: Any = Redis.from_url(url, protocol=2)
     async with client:
-        async for key in client.scan_iter(count=1_000):
-            kind = (await client.type(key)).decode()
-            if kind == "string":
-                parts = [await client.get(key) or b""]
-            elif kind == "hash":
-                parts = [part for pair in (await client.hgetall(key)).items() for part in pair]
-            elif kind == "list":
-                parts = await client.lrange(key, 0, -1)
-            elif kind == "none":
-                continue  # gone since it was listed
-            else:
-                assert kind == "zset", f"{key!r}: a kind that is looked through wanted, got {kind}"
-                parts = await client.zrange(key, 0, -1)
-            found.append((key, b"\x00".join(parts)))
+        keys = [key async for key in client.scan_iter(count=1_000)]
+        for start in range(0, len(keys), 500):
+            page, asked = keys[start : start + 500], client.pipeline(transaction=False)
+            for key in page:
+                asked.type(key)
+            # One of kind "none" is gone since it was listed.
+            there = [(key, kind) for key, kind in zip(page, await asked.execute(), strict=True) if kind != b"none"]
+            for key, kind in there:
+                READ[kind](asked, key)
+            found += [(key, _joined(value)) for (key, _), value in zip(there, await asked.execute(), strict=True)]
     return found
+
+
+def _joined(value: Any) -> bytes:
+    """All that a key holds."""
+    if isinstance(value, dict):
+        value = [part for pair in value.items() for part in pair]
+    return b"\x00".join(value) if isinstance(value, list) else value or b""
 
 
 async def residue(url: str, words: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
