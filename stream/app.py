@@ -263,6 +263,11 @@ class Worker:
         """Whether something has ended it."""
         return self._fault is not None
 
+    def awaits_share(self) -> bool:
+        """Whether the group, which can be reached, is to tell us which partitions are ours."""
+        consumer = self._app.consumer if self._app is not None else None
+        return isinstance(consumer, FetchConsumer) and consumer.awaits_share()
+
     @property
     def partitions(self) -> list[int]:
         """What is ours now."""

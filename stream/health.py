@@ -3,8 +3,8 @@
 ``/healthz`` answers 200 while the event loop turns, ``/readyz`` while the worker is a member of the group as well, and
 ``/metrics`` what Prometheus wants. They are served by a thread of their own, so that a loop that hangs is told of.
 
-The watchdog ends a worker that stands still although records wait: a fetcher that died, a rebalance that never ended.
-It asks both servers itself, on connections of its own: while one of them does not answer, standing still is right (R27).
+The watchdog ends a worker that stands still although records wait (a fetcher that died), or is not told its partitions (a
+rebalance that never ends, by a member that holds it up or a broker that is wrong about the group). It asks both servers itself, on connections of its own: while one of them does not answer, standing still is right (R27).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from prometheus_client import make_wsgi_app
 
 from profiles.errors import Refused
 from profiles.moments import SECOND_MS
+from profiles.wire import PROFILE_COMMANDS
 from stream.clock import monotonic_ms
 from stream.settings import Own
 from stream.transport import security
@@ -34,13 +35,15 @@ TICK_S: Final = 1.0
 HANGS_MS: Final = 30 * SECOND_MS
 LOOKS: Final = 4
 """How often the watchdog looks within ``stalled_ms``."""
+ANY_PLACE: Final = (PROFILE_COMMANDS, 0)
+"""What a worker that owns nothing asks the brokers about: whether they answer."""
 
 Applied = Callable[[], Mapping[tuple[str, int], int]]
 """(topic, partition) -> the offset behind which all is applied, of our partitions."""
 
 
 class Stalled(Exception):
-    """Records wait, both servers answer, and nothing is applied."""
+    """Records wait, or a share of the partitions is waited for; both servers answer, and nothing comes of it."""
 
 
 class Health:
@@ -84,28 +87,36 @@ class Health:
         return [f"{words}\n".encode()]
 
 
-async def watch(own: Own, applied: Applied, store_answers: Callable[[], Awaitable[Any]]) -> None:
+async def watch(
+    own: Own, applied: Applied, awaits_share: Callable[[], bool], store_answers: Callable[[], Awaitable[Any]]
+) -> None:
     """Look after a worker's progress.
 
+    Args:
+        awaits_share: whether the group is to tell us which partitions are ours: none may be.
     Raises:
-        Stalled: for ``stalled_ms`` nothing was applied although records wait and both servers answer.
+        Stalled: both servers answer, and for ``stalled_ms`` nothing was applied although records wait; or the group has not
+            told us our partitions for ``rebalance_ms`` longer, by when it goes on without whoever holds on to his.
     """
     before, since_ms = dict(applied()), monotonic_ms()
     while True:
         await asyncio.sleep(own.stalled_ms / LOOKS / 1000)
         now = dict(applied())
-        if not now or now != before:
+        is_left_out = not now and awaits_share()
+        if now != before or not (now or is_left_out):
             before, since_ms = now, monotonic_ms()
             continue
-        stood_ms = monotonic_ms() - since_ms
-        if stood_ms < own.stalled_ms:
+        bound_ms = own.stalled_ms + own.rebalance_ms if is_left_out else own.stalled_ms
+        if monotonic_ms() - since_ms < bound_ms:
             continue
         try:
             await store_answers()
-            ends = await _ends(own, list(now))
+            ends = await _ends(own, list(now) or [ANY_PLACE])
         except (OSError, KafkaError) as error:
             log.warning("nothing is applied while a server does not answer: %s", type(error).__name__)
             continue
+        if is_left_out and awaits_share() and not applied():
+            raise Stalled(f"a share of the partitions within {bound_ms} ms wanted, the group has told us none")
         # What came while we asked is no sign: only what was there, and still is not applied.
         waiting = sum(max(0, end - offset) for place, offset in now.items() if (end := ends.get(place)) is not None)
         if waiting and dict(applied()) == before:

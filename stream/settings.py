@@ -180,7 +180,7 @@ class Own(Process):
         default=60_000,
         metadata=about(
             "ms",
-            "A worker that applies nothing for so long, though records wait and both servers answer, ends.",
+            "A worker that applies nothing for so long, though records wait and both servers answer, ends; so does one whom the group gives no partitions for OPPORTUNE_REBALANCE_MS longer.",
             least=1000,
         ),
     )

@@ -269,6 +269,11 @@ class FetchConsumer(Consumer):
 
     # --- rebalances
 
+    def awaits_share(self) -> bool:
+        """Whether the group has a coordinator, and it has not told us yet which partitions are ours, or takes them back."""
+        coordinator = self._kafka._coordinator if self._kafka is not None else None  # None until it has connected.
+        return coordinator is not None and coordinator.coordinator_id is not None and self._generation < 0
+
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Stop handing over, let Faust empty its queues, release; only then the group may give them to others."""
         self._generation = -1

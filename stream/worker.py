@@ -17,7 +17,7 @@ from stream.clock import LogClock, StoreClock, SystemIds
 from stream.committed import committed
 from stream.feed import Gap
 from stream.handlers import Handlers, Progress
-from stream.health import Health, Stalled, watch
+from stream.health import Health, watch
 from stream.log import KafkaLog
 from stream.ports import ProfileStore
 from stream.rebuild import BEGUN, REBUILD
@@ -108,9 +108,9 @@ class LiveWorker:
                 self._announced.rulebook.number,
             )
         await self._go_by(self._announced)
+        self._watches.append(asyncio.get_running_loop().create_task(self._watch_progress()))
         await self._worker.start()
         self._watches.append(asyncio.get_running_loop().create_task(self._watch_rules()))
-        self._watches.append(asyncio.get_running_loop().create_task(self._watch_progress()))
         self._watches.append(asyncio.get_running_loop().create_task(self._watch_topics()))
         self.is_member = True
 
@@ -176,8 +176,8 @@ class LiveWorker:
     async def _watch_progress(self) -> None:
         """End a worker that stands still for no reason: another one begins at the cursor."""
         try:
-            await watch(self._own, self._handlers.applied, self.store.now_ms)
-        except Stalled as error:
+            await watch(self._own, self._handlers.applied, self._worker.awaits_share, self.store.now_ms)
+        except Exception as error:
             self._worker.fail("the watchdog", error)
 
     async def _watch_topics(self) -> None:

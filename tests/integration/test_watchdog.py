@@ -6,9 +6,13 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.abc import ConsumerRebalanceListener
 
 import stream.settings
+from profiles.wire import INPUT_TOPICS
 from stream.app import Fault
+from stream.transport import Copartition
 from stream.worker import LiveWorker
 from tests.conftest import Installation
 from tests.integration.parts import append, as_record, opened, producing, reading, until, working
@@ -44,6 +48,50 @@ async def test_a_worker_that_has_ended_stops_also_with_a_batch_that_nobody_takes
             return bool(worker._handlers._flight)
 
         await until(is_publishing, what="a batch on its way out")
+
+
+class _HoldsOn(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka publishes no types
+    """Of a member that does not let go of its partitions, and lives: the group waits for it as long as that member allows."""
+
+    def __init__(self) -> None:
+        self.is_asked = asyncio.Event()
+        self.lets_go = asyncio.Event()
+
+    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        if revoked:
+            self.is_asked.set()
+            await self.lets_go.wait()
+
+    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        pass
+
+
+async def test_a_worker_that_the_group_never_gives_its_share_ends(installation: Installation) -> None:
+    """What applies nothing because it owns nothing would else be noticed by nobody, and its partitions be worked by nobody."""
+    shop = await opened(installation, rebalance_ms="1000", **STALLED)
+    settings = stream.settings.read(shop.env)
+    own = settings.own
+    other = AIOKafkaConsumer(
+        bootstrap_servers=own.bootstrap, group_id=own.group, partition_assignment_strategy=[Copartition()],
+        enable_auto_commit=False, heartbeat_interval_ms=500, rebalance_timeout_ms=600_000,
+    )  # fmt: skip
+    holds = _HoldsOn()
+    other.subscribe(INPUT_TOPICS, listener=holds)
+    await other.start()
+    worker = LiveWorker(settings)
+    try:
+
+        async def has_all() -> bool:
+            return bool(other.assignment())
+
+        await until(has_all, what="another member with partitions")
+        with pytest.raises(Fault, match=r"the watchdog: .*a share of the partitions within 3000 ms wanted"):
+            await asyncio.wait_for(worker.start(), 60)
+        assert holds.is_asked.is_set()
+    finally:
+        await worker.stop()
+        holds.lets_go.set()
+        await other.stop()
 
 
 @pytest.mark.invariant("R27")
