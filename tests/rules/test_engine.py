@@ -12,7 +12,7 @@ import pytest
 from profiles import carts
 from profiles.codec import decode, encode
 from profiles.errors import BadDocument
-from profiles.moments import HOUR_MS, iso, parse_instant
+from profiles.moments import DAY_MS, HOUR_MS, iso, parse_instant
 from profiles.state import RING_MAX, Profile
 from profiles.wire import LINK, Command, Coordinates, Event, Wake, encode_event
 from rules.compile import compile_rules
@@ -394,6 +394,33 @@ def test_a_message_told_again_while_its_profile_waits_to_be_absorbed_counts_once
     step(customer, Wake(later_ms), book)
     assert not customer.held
     assert book.readers["pages"].read(customer, later_ms)[0] == 1
+
+
+@pytest.mark.invariant("R21")
+def test_each_of_the_last_three_hundred_messages_of_a_day_counts_once_however_often_it_comes() -> None:
+    book, began_ms = compile_rules(PAGES), 1_767_261_600_000
+
+    def told(number: int, seen_ms: int, source: str = "web", *, by: Profile | None = None) -> str:
+        event = Event(f"m{number}", source, "page_viewed", seen_ms, seen_ms, "user:1", seen_ms=seen_ms)
+        return step(by or reader, event, book).outcome
+
+    def pages() -> Any:
+        return book.readers["pages"].read(reader, began_ms + DAY_MS)[0]
+
+    reader = Profile("user:1")
+    for number in range(RING_MAX):
+        assert told(number, began_ms + number * (DAY_MS // RING_MAX)) == "applied"
+    # A day after the first, to the millisecond, all of them come again, the newest first.
+    assert {told(number, began_ms + DAY_MS) for number in reversed(range(RING_MAX))} == {"duplicate"}
+    assert (pages(), len(reader.ring)) == (RING_MAX, RING_MAX)
+    # Another sender's message of that id is another one; it takes the place of the oldest, and of no other.
+    assert told(0, began_ms + DAY_MS, "shop") == "applied"
+    assert {told(number, began_ms + DAY_MS) for number in range(1, RING_MAX)} == {"duplicate"}
+    assert pages() == RING_MAX + 1
+    # Of few messages none is forgotten before its day is over.
+    quiet = Profile("user:1")
+    assert told(0, began_ms, by=quiet) == told(1, began_ms + DAY_MS, by=quiet) == "applied"
+    assert told(0, began_ms + DAY_MS, by=quiet) == "duplicate"
 
 
 @pytest.mark.invariant("R26")
