@@ -709,6 +709,11 @@ def rules(*, carts: bool = False) -> st.SearchStrategy[dict[str, Any]]:
         lambda inner: st.one_of(
             st.builds(lambda several: {"all": several}, st.lists(inner, min_size=1, max_size=3)),
             st.builds(lambda several: {"any": several}, st.lists(inner, min_size=1, max_size=3)),
+            st.builds(
+                lambda several, least: {"some": several, "at_least": min(least, len(several))},
+                st.lists(inner, min_size=2, max_size=3),
+                st.integers(1, 3),
+            ),
             st.builds(lambda one: {"not": one}, inner),
         ),
         max_leaves=5,

@@ -212,6 +212,8 @@ class Naive:
 
     def holds(self, rule: dict[str, Any], now_ms: int) -> bool:
         """Whether a rule holds at that instant."""
+        if "some" in rule:
+            return sum(self.holds(one, now_ms) for one in rule["some"]) >= int(rule["at_least"])
         if "all" in rule:
             return all(self.holds(one, now_ms) for one in rule["all"])
         if "any" in rule:
