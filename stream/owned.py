@@ -33,7 +33,8 @@ class Owned:
         news_keys: of each partition, a key for news of a product.
         shelf: the shop's catalogue.
         walking: shards whose profiles are yet to meet new rules or the newest facts.
-        by_log: (receiving shard, sending shard, stream) -> the last command that goes by the log only; later ones follow it.
+        by_log: (receiving shard, sending shard, stream) -> the last command that goes by the log only; later ones of that sender,
+            of whichever stream, follow it.
         stored: all shards there are, by number, as the store had them when we claimed last.
     """
 
@@ -120,6 +121,10 @@ class Owned:
             and not self.by_log
             and all(group.caught_up for group in self.groups.values())
         )
+
+    def goes_by_log(self, receiver: int, sender: int) -> bool:
+        """Whether a command of that shard to this one is still under way by the log: whatever it tells, it tells in order."""
+        return any(lane[0] == receiver and lane[1] == sender for lane in self.by_log)
 
     def is_fresh(self, shard: int) -> bool:
         """Whether no command for this shard can lie unread in the log from before we owned it."""

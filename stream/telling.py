@@ -55,7 +55,7 @@ class Telling(Meeting):
             if (
                 target is None
                 or number not in shards
-                or lane in owned.by_log
+                or owned.goes_by_log(number, sender.shard)
                 or not (owned.tells_at_once and owned.is_fresh(number))
             ):
                 if number in shards:
