@@ -92,7 +92,9 @@ class StoreClock:
         """How far off the offset may be at most, ms."""
         assert self._known is not None, "StoreClock.doubt_ms before the first learn()"
         low, high = self._known
-        return int((high - low) / 2 + self._drift_ms(self._monotonic_ms() - self._known_at_ms)) + 1
+        # Of the offset that we go by: as a whole number it lies up to half a ms beside the middle.
+        off_ms = max(high - self._offset_ms, self._offset_ms - low)
+        return int(off_ms + self._drift_ms(self._monotonic_ms() - self._known_at_ms + 1)) + 1
 
     async def learn(self) -> int:
         """Ask the store once and take in its answer. Call it every second or two, from one task.
