@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +85,14 @@ def test_moments_reach_a_consumer_that_knows_only_the_published_schema(tmp_path:
         ]
         out, said = tmp_path / "out.jsonl", tmp_path / "said.txt"
         with out.open("wb") as lines, said.open("wb") as errors:
+            # As from a terminal: whoever runs the tests in the background has SIGINT ignored, and so would it.
             process = subprocess.Popen(
-                command, stdout=lines, stderr=errors, env={"PATH": os.environ["PATH"]}, cwd=tmp_path
+                command,
+                stdout=lines,
+                stderr=errors,
+                env={"PATH": os.environ["PATH"]},
+                cwd=tmp_path,
+                preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  # nothing else runs before the exec
             )
         try:
             dev.until("all records", lambda: {one["trigger"] for one in lines_of(out)} >= MOMENTS, 60)
