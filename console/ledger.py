@@ -114,16 +114,20 @@ class Ledger:
         asked: conversions that are no orders, by name.
         topics: where their events lie.
         unread: records that are not what their topic holds.
+        divergent: records that say of a moment something else than one before it: never, but after a store that went back (R13).
     """
 
     currency: str
     moments_max: int = 500_000
     since_ms: int = 0
     unread: int = 0
+    divergent: int = 0
     asked: Mapping[str, Conversion] = field(default_factory=dict)
     topics: frozenset[str] = field(init=False)
     moments: dict[str, Moment] = field(default_factory=dict)
     _variants: dict[str, tuple[str, str]] = field(default_factory=dict)
+    _bytes: dict[str, int] = field(default_factory=dict)
+    """Moment -> hash of its trigger record."""
     _marks: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     _of_delivery: dict[str, str] = field(default_factory=dict)
     _books: dict[str, Profile] = field(default_factory=dict)
@@ -143,6 +147,8 @@ class Ledger:
                 self._decided(orjson.loads(value))
             elif topic.startswith(TRIGGERS_PREFIX):
                 told = orjson.loads(value)
+                said = hash(value)
+                self.divergent += self._bytes.setdefault(told["trigger_id"], said) != said
                 if told.get("experiment"):
                     self._variants[told["trigger_id"]] = (told["experiment"]["id"], told["experiment"]["arm"])
             elif topic in (EMAIL_EVENTS, ORDER_EVENTS) or topic in self.topics:
@@ -157,7 +163,10 @@ class Ledger:
         moment = Moment(told["trigger"], told["step"], told["reason"] or "", told["address"], at_ms)
         if moment.reason == "control":
             moment.experiment, moment.arm = told["detail"]["id"], told["detail"]["arm"]
-        self.moments[told["decision_id"]] = moment
+        known = self.moments.setdefault(told["decision_id"], moment)
+        if known != moment:
+            self.divergent += 1
+            self.moments[told["decision_id"]] = moment
         if len(self.moments) > self.moments_max:
             self._forget_oldest()
 
@@ -208,6 +217,7 @@ class Ledger:
         self.since_ms = times[len(times) // 10] + 1
         self.moments = {name: one for name, one in self.moments.items() if one.at_ms >= self.since_ms}
         self._variants = {name: one for name, one in self._variants.items() if name in self.moments}
+        self._bytes = {name: one for name, one in self._bytes.items() if name in self.moments}
         self._forget_strangers()
         self._books = {address: book for address, book in self._books.items() if _last_ms(book) >= self.since_ms}
 

@@ -34,6 +34,11 @@ REVENUE: Final = Gauge(
     "Amount of the orders that these moments have, in the shop's currency; each order is the last message's.",
     ["trigger"],
 )
+DIVERGENT: Final = Gauge(
+    "opportune_outcome_divergent",
+    "Decisions and trigger records on the topics that say of a moment something else than one before: 0 unless a store went back. "
+    "As of the last report; only with OPPORTUNE_API_REPORT_EVERY_S.",
+)
 DECISIONS_KEPT: Final = Gauge("opportune_console_decisions_kept", "Decisions in the window's memory.")
 DECISIONS_BROKEN: Final = Counter(
     "opportune_console_decisions_broken_total", "Records on the topic decisions that are no decisions; left out."

@@ -11,6 +11,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
+from console import metrics
 from console.ledger import TOUCHES, Ledger, Window, report
 from profiles.codec import BadBlob, decode
 from profiles.ids import STRENGTH
@@ -58,6 +59,7 @@ class Reports:
                     await self._read_on(self._ledger)
             except (KafkaError, TimeoutError) as error:
                 raise OSError(f"brokers: the topics wanted, got {type(error).__name__}") from error
+            metrics.DIVERGENT.set(self._ledger.divergent)
             leads = await leads_of(self._store, self._ledger.addresses())
             ledger = self._ledger
             # Of many moments it takes seconds: others are answered meanwhile.

@@ -250,6 +250,21 @@ def test_what_is_not_of_its_topic_is_counted_and_left_out_and_the_oldest_moments
     assert whole["from"] is not None
 
 
+@pytest.mark.invariant("R13")
+def test_a_moment_that_is_told_again_otherwise_is_counted_and_one_that_is_told_again_alike_is_not() -> None:
+    shop = Shop()
+    shop.asked("user:1")
+    ledger = Ledger("EUR")
+    for record in [*shop.records, *shop.records]:
+        ledger.take(record.topic, record.value)
+    assert ledger.divergent == 0
+    for topic in (DECISIONS, "triggers.spring"):
+        (record,) = [one for one in shop.records if one.topic == topic]
+        ledger.take(topic, record.value.replace(b"user:1", b"user:2"))
+    assert ledger.divergent == 2
+    assert ledger.unread == 0
+
+
 @pytest.mark.mechanic("M84")
 def test_an_order_is_what_a_trigger_brought_for_as_long_as_its_conversion_says() -> None:
     text = "{{on: {{event: registered}}, conversion: {{event: order_completed, within: {0}}}, steps: [{{emit: it}}]}}"

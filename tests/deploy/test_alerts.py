@@ -54,6 +54,7 @@ CALM: Final = {
     "opportune_gate_blind_total": "0x480",
     "opportune_clock_step_ms": "0x480",
     "opportune_log_gaps_total": "0x480",
+    "opportune_outcome_divergent": "0x480",
     'opportune_rules{generation="a", instance="w"}': "1x480",
     # Anybody may try a path: as long as what is signed is taken, nobody is woken.
     'opportune_collector_webhooks_refused_total{source="web", reason="bad_signature"}': GROWING.format(10),
@@ -144,6 +145,7 @@ def troubles() -> dict[str, Trouble]:
             {'opportune_collector_webhooks_refused_total{source="shopify", reason="bad_signature"}': "0x419 0+1x60"},
             {"source": "shopify"},
         ),
+        "OpportuneDivergent": Trouble({"opportune_outcome_divergent": "1x480"}),
         "OpportuneTwoGenerations": Trouble({'opportune_rules{generation="b", instance="w2"}': "1x480"}),
     }
 
