@@ -103,9 +103,12 @@ def troubles() -> dict[str, Trouble]:
                 'opportune_alarm_lateness_seconds_bucket{le="10.0"}': "0+10x419 4190x60",
             }
         ),
+        # Nothing is applied meanwhile, and a worker that reads nothing on does not know how much waits.
         "OpportuneOutboxAgeing": Trouble(
             {
-                "opportune_outbox_age_seconds": "0x419 0+60x60",
+                "opportune_outbox_age_seconds": "0x399 60+60x80",
+                'opportune_events_total{instance="w", topic="page_views", outcome="applied"}': "0+600x400 240000+300x79",
+                'opportune_records_taken_total{instance="w", topic="page_views"}': "0+600x400 240000+300x79",
             }
         ),
         "OpportuneStoreNotAnswering": Trouble({'opportune_store_retries_total{job="worker"}': "0x419 0+20x60"}),
