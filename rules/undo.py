@@ -15,7 +15,7 @@ from profiles.errors import OpportuneError
 from profiles.state import Profile
 from profiles.undo import Undo
 from profiles.wire import ABSORB, ERASE, FORWARD, UNMERGE, Command, Event, Wake, decode_event
-from rules.engine import step
+from rules.engine import ruled, step
 from rules.rulebook import Rulebook
 
 _COMPARED: Final = ("traits", "consents", "aggs", "orders", "carts", "first_seen_ms", "erased_ms")
@@ -89,6 +89,8 @@ def parted(
         else:
             take(receiver, given)
     for profile in (together, receiver, other):
+        # What was kept may be of before these rules: only what an input touches would be judged by them.
+        take(profile, ruled(profile.address, rulebook, profile.seen_ms))
         take(profile, Wake(until_ms))
     if _shape(together) != _shape(now):
         raise NotExact("changed", "unmerge: inputs that lead to the profile as it is wanted, got others")
