@@ -134,9 +134,8 @@ def _judge(node: Node, reader: Reader, scope: Scope) -> tuple[Judge, str, Reads]
                 judges.append(_compared(reader, found, absent=negative))
         texts.append(text)
     if not judges:
-        if reader is not UNREADABLE and all(
-            op in ("trait", *_OPS) for op, _ in node.items()
-        ):  # Of an unknown word, that is told.
+        unknown = [op for op, _ in node.items() if op != "trait" and op not in _OPS]
+        if reader is not UNREADABLE and not unknown:  # Of an unknown word, that is told.
             node.wrong(f"a comparison wanted: one of {', '.join(_OPS)}")
         return (lambda profile, now_ms: NO), "?", reads
     return all_of(tuple(judges)), " and ".join(texts), reads
