@@ -132,20 +132,28 @@ class Telling(Meeting):
             lane = (receiver, number, command.cause.topic)
             self.owned.by_log[lane] = (command.cause.offset, command.cause.ordinal)
 
-    def _restock(self, group: Group, one: Input, given: Event | Command) -> None:
-        """The shop says something of a product."""
+    def _taking(self, group: Group, one: Input, given: Event | Command) -> Shard | None:
+        """The shard of an input that is about nobody, at the input's time; ``None``: it takes it elsewhere, or has taken it."""
         number = shard_of(given.address)
         shard = self.shards.get(number)
         if shard is None or number % group.partitions != group.partition:
             self._misplaced(group, one, given)
-            return
+            return None
         if one.offset < shard.next[one.topic]:
             self.outcomes[one.topic, BEHIND] += 1
-            return
+            return None
         if isinstance(given, Command) and (one.offset in group.void or self._taken_before(shard, given)):
             self.outcomes[one.topic, DUPLICATE] += 1
-            return
+            return None
         shard.clock_ms = max(shard.clock_ms, one.at_ms)
+        return shard
+
+    def _restock(self, group: Group, one: Input, given: Event | Command) -> None:
+        """The shop says something of a product."""
+        shard = self._taking(group, one, given)
+        if shard is None:
+            return
+        number = shard.number
         goods = self.owned.shelf.goods
         try:
             event = given if isinstance(given, Event) else decode_event(given.body)
@@ -182,18 +190,10 @@ class Telling(Meeting):
 
     def _pass_on(self, group: Group, one: Input, given: Command) -> None:
         """Tell news to some of those whom it may interest, and the rest of them further down in the log."""
-        number = shard_of(given.address)
-        shard = self.shards.get(number)
-        if shard is None or number % group.partitions != group.partition:
-            self._misplaced(group, one, given)
+        shard = self._taking(group, one, given)
+        if shard is None:
             return
-        if one.offset < shard.next[one.topic]:
-            self.outcomes[one.topic, BEHIND] += 1
-            return
-        if one.offset in group.void or self._taken_before(shard, given):
-            self.outcomes[one.topic, DUPLICATE] += 1
-            return
-        shard.clock_ms = max(shard.clock_ms, one.at_ms)
+        number = shard.number
         event = decode_event(given.body)
         names, following = self.interested[given.address, one.offset]
         stream = f"{NEWS}@{group.partition}"

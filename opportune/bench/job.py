@@ -193,6 +193,7 @@ class Bench:
     async def _worker(self) -> dict[str, Any]:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
+            "-P",  # Not the folder that we stand in: the core that we measure by, plain or compiled, is the worker's, too.
             "-m",
             "opportune.bench.process",
             str(self._published),

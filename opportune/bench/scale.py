@@ -137,7 +137,7 @@ def _worker(env: dict[str, str], folder: Path, number: int) -> Server:
         words = [f"{name}={value}" for name, value in settings.items()]
         # What ran before with other settings must not reach it.
         kept = [f"--unset={name}" for name in os.environ if name.startswith("OPPORTUNE_") and name not in settings]
-        return ["/usr/bin/env", *kept, *words, sys.executable, "-m", "opportune", "worker"]
+        return ["/usr/bin/env", *kept, *words, sys.executable, "-P", "-m", "opportune", "worker"]
 
     async def ready(server: Server) -> None:
         await asyncio.to_thread(_get, server, "/readyz")
