@@ -67,6 +67,7 @@ class Proxy:
         self._random = Random(seed)
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
+        self._serving: set[asyncio.Task[None]] = set()
 
     def hold(self, what: bytes, *, after: int) -> None:
         """Let so many pieces with these bytes pass towards the target, and make the next one wait."""
@@ -100,8 +101,14 @@ class Proxy:
         for writer in list(self._open):
             writer.transport.abort()
         await self._server.wait_closed()
+        if self._serving:
+            await asyncio.wait(self._serving)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        this = asyncio.current_task()
+        assert this is not None
+        self._serving.add(this)
+        this.add_done_callback(self._serving.discard)
         try:
             there, beyond = await asyncio.open_connection(HOST, self.target)
         except OSError:
