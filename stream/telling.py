@@ -75,7 +75,7 @@ class Telling(Meeting):
                 self._restore(target)
                 owned.by_log[lane] = (offset, ordinal)
                 continue
-            shard.clock_ms = max(shard.clock_ms, command.seen_ms)
+            # The shard's clock stays: of others there, something earlier may be unread, and is as early as it was.
             self._take(shard, command)
             self.done.append((command.address, command, gate_ms, ()))
             self._collect(target, out)
