@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import lru_cache
@@ -13,6 +14,7 @@ from profiles.aggregates import latest
 from profiles.catalogue import BACK_IN_STOCK, PRICE_DROPPED, PRODUCT_ARRIVED
 from profiles.moments import DAY_MS, HOUR_MS, MINUTE_MS, Duration
 from profiles.state import STATUSES
+from profiles.taxonomy import EVENT_TYPES
 from profiles.wire import Event
 from rules import payloads
 from rules.documents import KEY, Node
@@ -41,7 +43,7 @@ from rules.program import (
     follow,
     key_of,
 )
-from rules.slips import did_you_mean
+from rules.slips import did_you_mean, nearest
 from rules.spec import GOAL_REACHED, Judged
 from rules.versions import MIGRATIONS
 
@@ -55,6 +57,12 @@ BASIC_STEPS: Final = ("wait", "wait_for", "emit", "branch", "exit")
 PRIORITY_MAX: Final = 1_000
 CONVERSION_MS_MAX: Final = 90 * DAY_MS
 _MADE: Final = (GOAL_REACHED, "session_started", "session_ended", PRICE_DROPPED, BACK_IN_STOCK, PRODUCT_ARRIVED)
+_WAYS_IN: Final = (
+    ("dwel", "segment: NAME, dwelt: P2D"), ("exit|lea|left", "segment: NAME, change: exited"),
+    ("segment|enter", "segment: NAME, change: entered"), ("birth|anniv", "date: birth_date, anniversary: true"),
+    ("sched|cron|^at$", "over: NAME, at: 2026-11-24T09:00"),
+)  # fmt: skip
+"""What people call a way in, and how it is written."""
 _KEYS_MAX: Final = 20
 _CONDITIONS_MAX: Final = 256
 
@@ -230,25 +238,36 @@ def _conversion(node: Node | None, scope: TriggerScope) -> Conversion | None:
 def _pace(node: Node | None) -> int:
     if node is None:
         return PACE_MS
-    pace = node.duration()
-    if not pace.is_fixed() or pace.ms < MINUTE_MS:
-        node.wrong(f"pace: a minute or more, in hours or minutes, wanted (like PT10M), got {pace}")
-        return PACE_MS
-    return pace.ms
+    pace_ms = node.length_ms("PT10M")
+    if pace_ms < MINUTE_MS:
+        node.wrong(f"a minute or more wanted, like PT10M, got {node.found()}")
+    return pace_ms
 
 
 def _entry(name: str, on: Node, scope: TriggerScope) -> Entry | None:
     kinds = [kind for kind in scope.trigger_kinds if on.get(kind) is not None]
     if len(kinds) != 1:
-        first = next(iter(on.value), "") if on.is_map() and not kinds else ""
-        on.wrong(
-            f"one of {', '.join(scope.trigger_kinds)} wanted, got {', '.join(kinds) or on.found()}"
-            f"{did_you_mean(first, scope.trigger_kinds)}"
-        )
+        meant = "" if kinds else _way_meant(on, scope.trigger_kinds)
+        on.wrong(f"one of {', '.join(scope.trigger_kinds)} wanted, got {' and '.join(kinds) or on.found()}{meant}")
         return None
     spec = scope.trigger_kinds[kinds[0]]
     on.known((spec.name, *spec.keys))
     return spec.compile(on, name, scope)
+
+
+def _way_meant(on: Node, kinds: Iterable[str]) -> str:
+    """How the way in is written that was probably meant."""
+    if isinstance(on.value, list):
+        return "; several events go as {event: [registered, logged_in]}"
+    if isinstance(on.value, str):
+        on = on.made({on.value: on.made("vip")})
+    word, said = next(iter(on.value.items()), ("", on)) if on.is_map() else ("", on)
+    if nearest(word, kinds, alike=0.75):
+        return did_you_mean(word, kinds)
+    looks = ((f"^{one}$", f"event: {one}") for one in EVENT_TYPES)
+    way = next((way for look, way in (*looks, *_WAYS_IN) if re.search(look, word)), "")
+    name = said.value if isinstance(said.value, str) else "vip"
+    return f"; did you mean {{{way.replace('NAME', name)}}}?" if way else ""
 
 
 def _types_of(on: Node, scope: TriggerScope) -> Entry:
@@ -396,8 +415,7 @@ class _Maker:
             if step.value == "exit":
                 self.program.append(Jump(EXIT))
             elif len(named) != 1:
-                first = next(iter(step.value), "") if step.is_map() else ""
-                step.wrong(f"a step wanted: one of {', '.join(known)}, got {step.found()}{did_you_mean(first, known)}")
+                self._no_step(step, named, known)
             else:
                 step.known((named[0],))
                 inside = step.get(named[0])
@@ -408,6 +426,14 @@ class _Maker:
                     self.scope.steps[named[0]].compile(inside, self)
             self._originate()
         self.step = outer
+
+    def _no_step(self, step: Node, named: list[str], known: Iterable[str]) -> None:
+        if named:
+            step.wrong(f"one step an entry wanted, got {' and '.join(named)}: each begins with a '-' of its own")
+            return
+        first = next(iter(step.value), "") if step.is_map() else step.value
+        meant = did_you_mean(first, known) if isinstance(first, str) and first not in known else ""
+        step.wrong(f"a step wanted: one of {', '.join(known)}, got {step.found()}{meant}")
 
     def _originate(self) -> None:
         """What was laid by now is of the step that is being laid."""

@@ -269,9 +269,7 @@ class _Compiler:
             self.week_from = WEEKDAYS.index(week_start.choice(WEEKDAYS))
         gap, idle = node.get("session_gap"), node.get("cart_idle")
         if gap is not None:
-            self.session_gap = gap.duration()
-            if not self.session_gap.is_fixed():
-                gap.wrong("session_gap: hours or minutes wanted, like PT30M")
+            self.session_gap = Duration(ms=gap.length_ms("PT30M"))
         if idle is not None:
             self.cart_idle = idle.duration()
         counting = node.get("orders")
@@ -352,6 +350,8 @@ class _Compiler:
         if not 0 < len(pairs) <= TEMPLATE_MAX:
             over.wrong(f"1 to {TEMPLATE_MAX} values wanted, got {len(pairs)}")
             return
+        if len(pairs) > 1 and when.plain() == _filled(when, "").plain():
+            when.wrong(f"'{{value}}' wanted somewhere in the rule, or all segments of {name!r} are the same")
         for label, value in pairs:
             full = f"{name}.{label}"
             if not _NAME.fullmatch(label):
@@ -513,6 +513,8 @@ class _Compiler:
         self.fields[field.path] = field
 
     def segment(self, name: str, node: Node) -> str:
+        if not name and node.value != "":
+            return name  # No text: that is told.
         if name not in self.segment_nodes:
             stages = self.stages.get(name)
             hint = f"; its segments are {', '.join(stages)}" if stages else did_you_mean(name, self.segment_nodes)

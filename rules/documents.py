@@ -13,14 +13,16 @@ from typing import Any, Final
 import yaml
 
 from profiles.errors import Mistake
-from profiles.moments import Duration, parse_duration
+from profiles.moments import DAY_MS, Duration, parse_duration
 from profiles.money import decimal_of
-from rules.slips import curly, did_you_mean, glued, length_meant, of_yaml, without
+from rules.slips import curly, did_you_mean, glued, hours_meant, length_meant, of_yaml, without
 
 FILE_BYTES_MAX: Final = 1_000_000
 DEPTH_MAX: Final = 40
 BROKEN_MAX: Final = 10
 """Entries that are no YAML: with more, the rest of a file is not looked at."""
+_KEYS_TOLD: Final = 3
+"""Of a mapping, where something else is wanted."""
 KEY: Final = "$key"
 """What tells the journeys of a trigger apart, in its `when` and its payloads."""
 _CONTAINERS: Final = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
@@ -157,6 +159,17 @@ class Node:
             return Duration(days=1)
         return duration
 
+    def length_ms(self, like: str) -> int:
+        """A length of time that is the same on every day: hours, minutes, seconds. ``like``: an example."""
+        try:
+            length = parse_duration(self.text())
+        except ValueError:
+            length = Duration()
+        if length.is_fixed() and length.ms > 0:
+            return length.ms
+        self.wrong(f"hours, minutes or seconds wanted, like {like}, got {self.found()}{hours_meant(self.value)}")
+        return max(length.about_ms(), DAY_MS)
+
     def wall_time(self) -> time:
         """A time of day, like '10:00'."""
         try:
@@ -177,7 +190,8 @@ class Node:
     def found(self) -> str:
         """What stands here, for a message."""
         if isinstance(self.value, dict):
-            return "a mapping"
+            keys = [f"{key}: …" for key in self.value]
+            return "{" + ", ".join(keys[:_KEYS_TOLD] + ["…"] * (len(keys) > _KEYS_TOLD)) + "}"
         if isinstance(self.value, list):
             return "a list"
         if self.value is None:

@@ -43,7 +43,7 @@ def matching(path: str, where: Node | None, scope: Scope) -> tuple[Matching, Cal
             rest = {op: operand for op, operand in wanted.value.items() if op not in asked} if asked else wanted.value
             if rest or not asked:
                 plain.append(one.made({name: wanted.made(rest)}))
-    test: Predicate | None = conditions(where.made(plain), ())[0] if where is not None and plain else None
+    test: Predicate | None = conditions(where.made(plain), beside=AGES)[0] if where is not None and plain else None
 
     def judged(entity: dict[str, Any], now_ms: int, zone: tzinfo) -> tuple[bool, int]:
         if test is not None and not test(entity):

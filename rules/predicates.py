@@ -28,7 +28,12 @@ _ITEM: Final = tuple(ITEM["properties"])
 
 
 def conditions(
-    node: Node | None, types: tuple[str, ...] = (), *, of_items: bool = False, of_anybody: bool = False
+    node: Node | None,
+    types: tuple[str, ...] = (),
+    *,
+    of_items: bool = False,
+    of_anybody: bool = False,
+    beside: tuple[str, ...] = (),
 ) -> tuple[Predicate | None, str]:
     """Compile a list of ``{property: value}`` or ``{property: {op: value}}``; all must hold.
 
@@ -41,6 +46,7 @@ def conditions(
             events of the shop's own may have any.
         of_items: the conditions are on the items of these events.
         of_anybody: what machines did counts, too.
+        beside: comparisons that are made elsewhere, and may be meant.
     Returns:
         A predicate over a mapping of properties (``None`` when nothing is asked), and a canonical text
         that equal conditions share.
@@ -58,9 +64,8 @@ def conditions(
         for name, wanted in one.items():
             if known and not name.startswith(CUSTOM) and name.partition(".")[0] not in known:
                 whose = ("an item of " if of_items else "") + " or ".join(types)
-                own = f"a property of your own goes as {CUSTOM}{name}"
-                wanted.wrong(f"{whose} has no property {name!r}{did_you_mean(name, known)} ({own})")
-            tests.append((name.removeprefix(CUSTOM), _condition(name, wanted)))
+                wanted.wrong(f"{whose} has no property {name!r}{_hint(name, types, of_items=of_items)}")
+            tests.append((name.removeprefix(CUSTOM), _condition(name, wanted, beside)))
     canonical = json.dumps(node.plain(), sort_keys=True, default=str, ensure_ascii=False)
     if guarded and all(name != MACHINE for name, _ in tests):
         tests.append((MACHINE, _no_machine))
@@ -71,6 +76,17 @@ def conditions(
         name, test = tests[0]
         return lambda props: test(value_at(props, name)), canonical
     return lambda props: all(test(value_at(props, name)) for name, test in tests), canonical
+
+
+def _hint(name: str, types: tuple[str, ...], *, of_items: bool) -> str:
+    """Where a property stands that these events, or their items, have not."""
+    known, root = _properties(types), name.partition(".")[0]
+    if of_items and root in known:
+        return f"; the event has: where: [{{{name}: …}}]"
+    if not of_items and "items" in known and root in _ITEM:
+        named = types[0] if len(types) == 1 else f"[{', '.join(types)}]"
+        return f"; its items have: {{did: {named}, item: [{{{name}: …}}]}}"
+    return f"{did_you_mean(name, _ITEM if of_items else known)} (a property of your own goes as {CUSTOM}{name})"
 
 
 def of_people(props: dict[str, Any]) -> bool:
@@ -109,8 +125,8 @@ def value_at(props: dict[str, Any], path: str) -> Any:
     return value
 
 
-def _condition(name: str, wanted: Node) -> Test:
-    test = _compared(name, wanted)
+def _condition(name: str, wanted: Node, beside: tuple[str, ...]) -> Test:
+    test = _compared(name, wanted, beside)
     if name == MACHINE and any(
         type(one.value) is bool for one in ([one for _, one in wanted.items()] if wanted.is_map() else wanted)
     ):
@@ -119,12 +135,12 @@ def _condition(name: str, wanted: Node) -> Test:
     return test
 
 
-def _compared(name: str, wanted: Node) -> Test:
+def _compared(name: str, wanted: Node, beside: tuple[str, ...]) -> Test:
     if wanted.is_map():
         exists = wanted.get("exists")
         allowed = (
             "eq", "ne", "in", "not_in", "lt", "lte", "gt", "gte", "between", "contains", "contains_any",
-            "contains_all", "starts_with", "ends_with", "matches", "under", "exists",
+            "contains_all", "starts_with", "ends_with", "matches", "under", "exists", *beside,
         )  # fmt: skip
         wanted.known(allowed)
         test, _ = words(wanted)

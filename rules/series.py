@@ -32,6 +32,7 @@ MEASURES: Final = ("times", "distinct_days", "distinct", "sum", "avg", "median",
 SOURCE_KEYS: Final = ("where", "item", "window", "status_in", "per", "resolution")
 OF_NUMBERS: Final = ("sum", "avg", "median", "min", "max")
 AN_ORDER: Final = "an order"
+A_LINE: Final = "an order's line"
 TOLD_MAX: Final = 20
 """Of the events that made a measure so, ``explain`` tells the newest."""
 MONEY: Final = ("total", "amount", "revenue", "value", "shipping", "tax", "discount", "margin")
@@ -80,7 +81,7 @@ def source_of(named: Node, node: Node, scope: Scope) -> Source:
     if is_order:
         # The book keeps no more of an order than these: a condition on anything else would never hold.
         _only(node.get("where"), (*orders.FACTS, "order_id"), AN_ORDER)
-        _only(node.get("item"), Line._fields, "an order's line")
+        _only(node.get("item"), Line._fields, A_LINE)
         asked = {name for one in node.get("item") or () for name, _ in (one.items() if one.is_map() else ())}
         scope.keep_of_lines(asked.intersection(orders.LINE_ON_DEMAND))
     status_node, per_node, grid_node = node.get("status_in"), node.get("per"), node.get("resolution")
@@ -92,11 +93,7 @@ def source_of(named: Node, node: Node, scope: Scope) -> Source:
     per_item = per_node is not None and per_node.choice(("order", "item")) == "item"
     resolution_ms = 0
     if grid_node is not None:
-        grid = grid_node.duration()
-        resolution_ms = grid.ms
-        if not grid.is_fixed():
-            grid_node.wrong(f"resolution: hours, minutes or seconds wanted (like PT1H), got {grid}")
-            resolution_ms = 3_600_000
+        resolution_ms = grid_node.length_ms("PT1H")
     key = "|".join((",".join(types) or "order", where_key, item_key))
     window = window_of(node.get("window"), scope, lambda of: _last(of, scope))
     return Source(types, where, item, window, status_in, per_item, resolution_ms, key)
@@ -133,6 +130,8 @@ def _only(node: Node | None, known: tuple[str, ...], whose: str) -> None:
                     hint = f"; amounts are asked beside it, like max: {{field: {name}, gte: 100}}"
                 elif whose == AN_ORDER and name in Line._fields:
                     hint = f"; its lines are asked by item: [{{{name}: …}}]"
+                elif whose == A_LINE and name in (*orders.FACTS, "order_id"):
+                    hint = f"; the order is asked by where: [{{{name}: …}}]"
                 wanted.wrong(f"of {whose} {', '.join(known)} are known, not {name!r}{hint}")
 
 

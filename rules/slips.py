@@ -10,13 +10,16 @@ from typing import Final
 import yaml
 
 _OTHER_WORDS: Final = {
-    "and": "all", "or": "any", "none": "not",
+    "and": "all", "or": "any", "none": "not", "min": "gte", "max": "lte",
     "=": "eq", "==": "eq", "is": "eq", "equals": "eq", "equal": "eq", "!=": "ne", "<>": "ne", "is_not": "ne", "not_eq": "ne",
     ">": "gt", "more_than": "gt", "greater_than": "gt", "above": "gt", ">=": "gte", "at_least": "gte", "from": "gte",
     "<": "lt", "less_than": "lt", "below": "lt", "<=": "lte", "at_most": "lte", "up_to": "lte",
-    "older": "older_than", "newer": "newer_than", "one_of": "in", "like": "matches", "includes": "contains",
-    "count": "times", "within": "window", "in": "window", "last": "window", "since": "window", "during": "window",
+    "older": "older_than", "newer": "newer_than", "younger": "newer_than", "younger_than": "newer_than", "one_of": "in", "like": "matches", "includes": "contains",
+    "count": "times", "within": "window", "in": "window within", "last": "window within", "since": "window", "during": "window within",
     "products": "item", "filter": "where", "average": "avg", "mean": "avg", "total": "sum", "segment": "in_segment",
+    "send": "emit", "mail": "emit", "email": "emit", "message": "emit", "delay": "wait", "pause": "wait", "sleep": "wait",
+    "if": "branch", "coupon": "issue_coupon", "stop": "exit", "end": "exit",
+    "after": "then", "next": "then", "followed_by": "then",
 }  # fmt: skip
 """Words of other languages and tools, and ours; each is offered only where ours may stand."""
 
@@ -26,6 +29,7 @@ _UNITS: Final = (
     ("w", "P{}W"), ("нед", "P{}W"), ("d", "P{}D"), ("д", "P{}D"), ("h", "PT{}H"), ("ч", "PT{}H"), ("s", "PT{}S"), ("с", "PT{}S"),
 )  # fmt: skip
 """How a unit begins, the longer beginnings first, and how ISO 8601 writes it. ``3M`` is months, ``3 m`` minutes."""
+_HOURS: Final = {"P{}D": 24, "P{}W": 168}
 
 _TOKENS: Final = {
     "'<scalar>'": "a word",
@@ -47,24 +51,40 @@ def did_you_mean(word: str, words: Iterable[str], alike: float = 0.6) -> str:
 def nearest(word: str, words: Iterable[str], alike: float) -> str:
     """The one of these words that is likeliest meant, or ""."""
     known = list(words)
-    meant = _OTHER_WORDS.get(word, "")
-    return meant if meant in known else next(iter(difflib.get_close_matches(word, known, n=1, cutoff=alike)), "")
+    for meant in _OTHER_WORDS.get(word, "").split():
+        if meant in known:
+            return meant
+    return next(iter(difflib.get_close_matches(word, known, n=1, cutoff=alike)), "")
 
 
 def length_meant(found: object) -> str:
     """The same of a length of time: ``90 days`` is 'P90D'; a bare number lacks its unit."""
     if isinstance(found, int) and not isinstance(found, bool):
         return f"; did you mean 'P{found}D', so many days?"
+    number, form = _length(found)
+    return f"; did you mean {form.format(number)!r}?" if form else ""
+
+
+def hours_meant(found: object) -> str:
+    """The same where days are none, as some have 23 hours: ``P1D`` is 'PT24H'. How long a month is, is nobody's to say."""
+    number, form = _length(found)
+    hours = number * _HOURS.get(form, 0)
+    form = "PT{}H" if hours else form
+    return f"; did you mean {form.format(hours or number)!r}?" if form.startswith("PT") else ""
+
+
+def _length(found: object) -> tuple[int, str]:
+    """The number in a length of time, and how ISO 8601 writes its unit; "" of what is none."""
     said = _LENGTH.fullmatch(found.strip()) if isinstance(found, str) else None
     if said is None:
-        return ""
+        return 0, ""
     unit = said[2] if said[2] == "M" else said[2].casefold()
     form = (
         "P{}M"
         if said[0][0] in "pP" and unit == "m"
         else next((form for one, form in _UNITS if unit.startswith(one)), "")
     )
-    return f"; did you mean {form.format(said[1])!r}?" if form else ""
+    return int(said[1]), form
 
 
 def of_yaml(error: yaml.MarkedYAMLError, lines: list[str]) -> tuple[int, str, int]:
