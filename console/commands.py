@@ -5,7 +5,7 @@
     receipt = await commands.settled(command_id, within_s=30)
 
 Nothing is written here: a command goes to ``profile_commands``, where the one writer of the person's shard takes it (R5), and
-its receipt is read from the store. Asking again with the same id is the same command.
+its receipt is read from the store. Asking again with the same id is the same command: done once; where it was refused, it is tried again.
 """
 
 from __future__ import annotations

@@ -28,7 +28,8 @@ class Step:
         commands: to other addresses; the shell adds the coordinates of their cause.
         members: (segment, is a member now) for the indexes; the last word on a segment counts.
         decisions: (trigger, reason, or "emitted", or "done" where no record goes out), for the metrics.
-        receipts: (an operator's command, JSON of what became of it); no values of the person, ever (R24).
+        receipts: (an operator's command that was done, JSON of what became of it); no values of the person, ever (R24).
+        refusals: (an operator's command of which nothing was done, JSON of why): told again, it may be done yet.
         erased: the receipt of an erasure: the profile is a tombstone now.
         coupons: stems of the coupons in ``records``: the shell completes their codes (``profiles.wire.completed``).
         undo: what undoes the merges that took place; the shell adds where the log stood.
@@ -42,6 +43,7 @@ class Step:
     members: list[tuple[str, bool]] = field(default_factory=list)
     decisions: list[tuple[str, str]] = field(default_factory=list)
     receipts: list[tuple[str, bytes]] = field(default_factory=list)
+    refusals: list[tuple[str, bytes]] = field(default_factory=list)
     erased: dict[str, Any] | None = None
     coupons: list[str] = field(default_factory=list)
     undo: list[Undo] = field(default_factory=list)

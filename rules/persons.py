@@ -533,7 +533,8 @@ class Persons(Waiting):
             "at": iso(command.seen_ms),
             **more,
         }
-        self.out.receipts.append((command.link[1], orjson.dumps(told)))
+        told_to = self.out.refusals if outcome == REFUSED else self.out.receipts
+        told_to.append((command.link[1], orjson.dumps(told)))
 
     def _leave_segments(self, now_ms: int, cause: tuple[str, str]) -> None:
         """Whoever goes from here leaves every segment, on record, and of his published traits nothing holds any more."""

@@ -84,7 +84,7 @@ from profiles.wire import (
 from rules.compile import compile_rules
 from rules.engine import step, swept
 from rules.facts import FACTS_KEPT, Scan
-from rules.outcome import Step
+from rules.outcome import REFUSED, Step
 from rules.rulebook import Rulebook
 
 START: Final = "2026-01-01T00:00"
@@ -249,8 +249,11 @@ class World:
                     continue
                 self.published.append(Published(self.now_ms, record, orjson.loads(record.value)))
             self.decided.extend((address, trigger, word) for trigger, word in done.decisions)
+            for command_id, refusal in done.refusals:
+                self.receipts.setdefault(command_id, orjson.loads(refusal))
             for command_id, receipt in done.receipts:
-                self.receipts.setdefault(command_id, orjson.loads(receipt))
+                if self.receipts.get(command_id, {"outcome": REFUSED})["outcome"] == REFUSED:
+                    self.receipts[command_id] = orjson.loads(receipt)
             if done.erased is not None:
                 self.erased.append((address, done.erased))
             for command in done.commands:

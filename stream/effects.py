@@ -121,6 +121,7 @@ class Draft:
     touched: dict[str, Held] = field(default_factory=dict)
     forgotten: list[int] = field(default_factory=list)
     receipts: dict[str, bytes] = field(default_factory=dict)
+    refusals: dict[str, bytes] = field(default_factory=dict)
     undo_gone: list[str] = field(default_factory=list)
     undo: dict[str, list[bytes]] = field(default_factory=dict)
     products: dict[str, bytes | None] = field(default_factory=dict)
@@ -272,6 +273,7 @@ def write_of(shard: Shard, draft: Draft | None, token: bytes) -> ShardWrite:
         write.taken = draft.taken
         write.forgotten = draft.forgotten
         write.receipts = draft.receipts
+        write.refusals = draft.refusals
         write.undo_gone = draft.undo_gone
         write.undo = draft.undo
         write.products = draft.products

@@ -161,10 +161,11 @@ class ShardWrite:
         taken: the entries of ``ShardState.taken`` that changed.
         tombs: keyed hash of an erased address -> its tombstone, for good.
         forgotten: ordinals whose addresses are struck out of the list of names.
-        receipts: an operator's command -> what became of it; the first word stands, for ``keep_ms``.
+        receipts: an operator's command that was done -> what became of it; the first word stands, for ``keep_ms``.
+        refusals: one of which nothing was done -> why; the first word stands as long, unless the command is done after all.
         undo_gone: addresses of which all that undoes a merge is taken away.
         undo: address -> what undoes a merge, put before what is left; ``UNDO_MAX`` are kept, for ``keep_ms``.
-        keep_ms: how long receipts and undos are kept from this write on.
+        keep_ms: how long receipts, refusals and undos are kept from this write on.
         products: product id -> product, to be set; ``None`` deletes it.
         interest: (product id, ordinal, whether news of it may interest that profile).
         written: how many writes of the shard there are with this one.
@@ -189,6 +190,7 @@ class ShardWrite:
     tombs: dict[str, bytes] = field(default_factory=dict)
     forgotten: list[int] = field(default_factory=list)
     receipts: dict[str, bytes] = field(default_factory=dict)
+    refusals: dict[str, bytes] = field(default_factory=dict)
     undo_gone: list[str] = field(default_factory=list)
     undo: dict[str, list[bytes]] = field(default_factory=dict)
     keep_ms: int = 30 * DAY_MS

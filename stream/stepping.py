@@ -120,14 +120,16 @@ class Stepping:
 
     def _collect(self, held: Held, out: Step) -> None:
         held.sealed = b""
-        if out.outcome in _UNTOUCHED and not out.receipts:
+        is_untouched = out.outcome in _UNTOUCHED
+        if is_untouched and not (out.receipts or out.refusals):
             return
         draft = self.drafts.get(held.shard) or self._draft(held.shard)
-        if out.receipts:
-            for name, receipt in out.receipts:
-                draft.receipts.setdefault(name, receipt)  # Of a command that came twice the first one's stands.
-            if out.outcome in _UNTOUCHED:
-                return
+        for name, receipt in out.receipts:
+            draft.receipts.setdefault(name, receipt)  # Of a command that came twice the first one's stands.
+        for name, refusal in out.refusals:
+            draft.refusals.setdefault(name, refusal)
+        if is_untouched:
+            return
         profile = held.profile
         if held.batch != self.number:
             held.batch = self.number

@@ -17,7 +17,8 @@ In Redis all keys of a shard share a hash tag, hence a slot:
     {17}ix:<product>  set     ordinals of those whom news of the product may interest
     {17}taken         hash    "<sending shard> <topic>" -> "<offset> <ordinal>" of the last command taken
     {17}er            hash    keyed hash of an erased address -> its tombstone
-    {17}r:<command>   string  receipt of an operator's command (JSON), for 30 days
+    {17}r:<command>   string  receipt of an operator's command that was done (JSON), for 30 days
+    {17}rf:<command>  string  why one was refused (JSON), for 30 days
     {17}u:<address>   list    what undoes the latest merges into the address, newest first, for 30 days
     wm                hash    partition -> "<low time> <store's clock when it was put>"
     doc:<name>        string  a small document of the whole installation

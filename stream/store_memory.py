@@ -31,6 +31,7 @@ class _Shard:
     members: dict[str, set[int]] = field(default_factory=dict)  # read in sorted order only
     tombs: dict[str, bytes] = field(default_factory=dict)
     receipts: dict[str, tuple[bytes, int]] = field(default_factory=dict)  # until when it is kept
+    refusals: dict[str, tuple[bytes, int]] = field(default_factory=dict)
     undo: dict[str, tuple[list[bytes], int]] = field(default_factory=dict)
     products: dict[str, bytes] = field(default_factory=dict)
     products_written: int = 0
@@ -130,10 +131,11 @@ class MemoryStore:
         shard.tombs.update(write.tombs)
         for ordinal in write.forgotten:
             shard.names[ordinal] = ""
-        now_ms = self._clock.now_ms() if write.receipts or write.undo else 0
-        for command_id, told in write.receipts.items():
-            if now_ms >= shard.receipts.get(command_id, (b"", 0))[1]:
-                shard.receipts[command_id] = (told, now_ms + write.keep_ms)
+        now_ms = self._clock.now_ms() if write.receipts or write.refusals or write.undo else 0
+        for kept_of, told_of in ((shard.receipts, write.receipts), (shard.refusals, write.refusals)):
+            for command_id, told in told_of.items():
+                if now_ms >= kept_of.get(command_id, (b"", 0))[1]:
+                    kept_of[command_id] = (told, now_ms + write.keep_ms)
         for address in write.undo_gone:
             shard.undo.pop(address, None)
         for address, undone in write.undo.items():
@@ -162,7 +164,8 @@ class MemoryStore:
     async def receipt(self, command_id: str) -> bytes | None:
         """What became of an operator's command."""
         now_ms = self._clock.now_ms()
-        found = (it.receipts[command_id] for it in self._shards if command_id in it.receipts)
+        kept = [*(it.receipts for it in self._shards), *(it.refusals for it in self._shards)]
+        found = (told_of[command_id] for told_of in kept if command_id in told_of)
         return next((told for told, until_ms in found if now_ms < until_ms), None)
 
     async def undo(self, address: str) -> list[bytes]:

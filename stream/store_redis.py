@@ -241,7 +241,8 @@ class RedisStore:
 
     async def receipt(self, command_id: str) -> bytes | None:
         """What became of an operator's command: his person may be in any shard."""
-        answers = await self._each("receipt", [f"{tag}r:{command_id}" for tag in _TAGS], "GET")
+        keys = [f"{tag}{kind}:{command_id}" for kind in ("r", "rf") for tag in _TAGS]
+        answers = await self._each("receipt", keys, "GET")
         return next((told for told in answers if told), None)
 
     async def undo(self, address: str) -> list[bytes]:
@@ -500,7 +501,13 @@ def _part(write: ShardWrite, *, asks: bool) -> tuple[Any, ...]:
         taken or False,
         [word for tomb in write.tombs.items() for word in tomb] or False,
         write.forgotten or False,
-        [word for command_id, told in write.receipts.items() for word in (f"{tag}r:{command_id}", told)] or False,
+        [
+            word
+            for kind, told_of in (("r", write.receipts), ("rf", write.refusals))
+            for command_id, told in told_of.items()
+            for word in (f"{tag}{kind}:{command_id}", told)
+        ]
+        or False,
         [f"{tag}u:{address}" for address in write.undo_gone] or False,
         [(f"{tag}u:{address}", undone) for address, undone in write.undo.items()] or False,
         write.keep_ms,

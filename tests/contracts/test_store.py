@@ -508,6 +508,17 @@ async def test_the_first_receipt_of_a_command_stands_wherever_its_person_is(stor
 
 
 @pytest.mark.invariant("R23")
+async def test_a_refusal_stands_until_the_command_is_done_after_all(store: ProfileStore) -> None:
+    assert await store.commit([bare(20, b"", b"token000", refusals={"c-1": b"no", "c-2": b"no"})]) == []
+    assert await store.commit([bare(20, b"token000", b"token001", refusals={"c-1": b"no again"})]) == []
+    assert await store.receipt("c-1") == b"no"
+    assert await store.commit([bare(200, b"", b"token002", receipts={"c-1": b"done"})]) == []
+    assert await store.commit([bare(20, b"token001", b"token003", refusals={"c-1": b"twice"})]) == []
+    assert await store.receipt("c-1") == b"done"
+    assert await store.receipt("c-2") == b"no"
+
+
+@pytest.mark.invariant("R23")
 async def test_what_undoes_the_latest_merges_is_kept_newest_first_until_it_is_taken_away(store: ProfileStore) -> None:
     ana, bob = address_in(17, 0), address_in(17, 1)
     assert await store.undo(ana) == []
