@@ -699,6 +699,7 @@ def schema(name: Annotated[str, typer.Argument(help="Like triggers; without one 
 @app.command()
 def bench(
     size: Annotated[str, typer.Option(help="smoke or real.")] = "real",
+    rules: Annotated[Path | None, typer.Option(help="Your rules, in place of the bench's 30 segments.")] = None,
     customers: Annotated[int | None, typer.Option(min=1, help="The base; 100,000 in the real size.")] = None,
     events: Annotated[int | None, typer.Option(min=1, help="Over the base; 500,000 in the real size.")] = None,
     profile: Annotated[bool, typer.Option(help="Workers under cProfile; its tables go to standard error.")] = False,
@@ -710,8 +711,8 @@ def bench(
     from opportune.bench.command import main as measure
 
     if workers > 1:
-        raise typer.Exit(compare(workers, rate, size=size))
-    raise typer.Exit(measure(size, customers=customers, events=events, profile=profile))
+        raise typer.Exit(compare(workers, rate, size=size, rules=rules))
+    raise typer.Exit(measure(size, rules=rules, customers=customers, events=events, profile=profile))
 
 
 @app.command()

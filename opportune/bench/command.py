@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from statistics import median
 from typing import Final, NamedTuple
 
 from opportune.bench import core, job, reads, scale
-from opportune.bench.job import Stretch
+from opportune.bench.job import Stretch, rule_files
 from opportune.bench.shop import Load
 from rules import changes
+from stream.rulebook import read_rule_files
 
 SEED: Final = 42
 
@@ -42,6 +44,7 @@ def main(
     size: str,
     say: Callable[[str], None] = print,
     *,
+    rules: Path | None = None,
     customers: int | None = None,
     events: int | None = None,
     profile: bool = False,
@@ -51,6 +54,7 @@ def main(
     Args:
         size: ``smoke`` or ``real``.
         say: takes the lines.
+        rules: the folder with the rules; ``None``: the bench's own.
         customers, events: of the whole job, in place of the size's.
         profile: run the workers of the whole job under cProfile.
     """
@@ -58,16 +62,18 @@ def main(
         say(f"size: one of {', '.join(SIZES)} wanted, got {size}")
         return 2
     wanted = SIZES[size]
-    costs, digest = core.measure(Load(SEED, wanted.core_events), wanted.others)
+    files = _rules(rules)
+    costs, digest = core.measure(Load(SEED, wanted.core_events), files, wanted.others)
     made = "plain Python" if changes.__file__.endswith(".py") else "compiled"
     say(f"core, {made}, CPU time a call (seed {SEED}, {wanted.core_events:,} events, digest {digest})")
     for cost in costs:
         say(f"  {cost.name:<28} {cost.us:8.2f} µs   {cost.said}")
-    say("answers of the API over HTTP, one after another, who asks on the same core")
-    for one in asyncio.run(reads.measure(Load(SEED, wanted.core_events), wanted.reads)):
-        say(f"  {one.name:<28} p50 {one.p50_ms:.1f} ms, p99 {one.p99_ms:.1f} ms, {one.requests:,} requests")
+    if rules is None:  # What pages ask for, the shop pack answers.
+        say("answers of the API over HTTP, one after another, who asks on the same core")
+        for one in asyncio.run(reads.measure(Load(SEED, wanted.core_events), wanted.reads)):
+            say(f"  {one.name:<28} p50 {one.p50_ms:.1f} ms, p99 {one.p99_ms:.1f} ms, {one.requests:,} requests")
     load = Load(SEED, events or wanted.events, customers or wanted.customers)
-    result = asyncio.run(job.run(load, profile=profile, told=lambda line: say(f"  {line}")))
+    result = asyncio.run(job.run(load, files, profile=profile, told=lambda line: say(f"  {line}")))
     say(
         f"whole job (seed {SEED}, base of {load.customers:,} customers, {load.events:,} events over it, "
         f"{result.segments} segments, {result.triggers} triggers, digest {result.digest}), "
@@ -82,12 +88,18 @@ def main(
     return 0
 
 
-def compare(workers: int, rate: int, say: Callable[[str], None] = print, *, size: str = "real") -> int:
+def _rules(folder: Path | None) -> list[tuple[str, str]]:
+    return rule_files() if folder is None else read_rule_files(folder)
+
+
+def compare(
+    workers: int, rate: int, say: Callable[[str], None] = print, *, size: str = "real", rules: Path | None = None
+) -> int:
     """What an event costs with several workers, against one; the process's exit code."""
     customers, seconds, turns = SCALES[size]
     stream = int(2 * turns * (seconds + scale.WARM_S) * rate * 1.2)
     load = Load(SEED, stream, customers)
-    found = asyncio.run(scale.run(load, workers=workers, rate=rate, seconds=seconds, turns=turns))
+    found = asyncio.run(scale.run(load, _rules(rules), workers=workers, rate=rate, seconds=seconds, turns=turns))
     say(
         f"at {rate:,} events/s over a base of {customers:,} customers, {seconds:.0f} s a turn, embedded parts on the same cores"
     )

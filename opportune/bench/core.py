@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from opportune.bench.job import rule_files
 from opportune.bench.shop import Load, Shop
 from profiles.codec import decode, encode
 from profiles.state import Profile
@@ -29,15 +28,16 @@ class Cost:
     said: str = ""
 
 
-def measure(load: Load, segments: int) -> tuple[list[Cost], str]:
+def measure(load: Load, files: list[tuple[str, str]], segments: int) -> tuple[list[Cost], str]:
     """All costs of the core, and a digest of the records that went out.
 
     Args:
+        files: the rules, (name, text) each.
         segments: how many beside the 20 that can be touched.
     """
     values = [encode_event(event) for _, event in Shop(load).events()]
     events = [decode_event(value) for value in values]
-    book = compile_rules(rule_files())
+    book = compile_rules(files)
     costs = []
 
     told: list[Record] = []

@@ -90,15 +90,13 @@ def rule_files() -> list[tuple[str, str]]:
     return read_rule_files(PACKS / "shop") + read_rule_files(MORE_RULES)
 
 
-def rulebook() -> Rulebook:
-    """The same, compiled."""
-    return compile_rules(rule_files())
-
-
-async def run(load: Load, *, profile: bool = False, told: Any = lambda line: None) -> Result:
+async def run(
+    load: Load, files: list[tuple[str, str]], *, profile: bool = False, told: Any = lambda line: None
+) -> Result:
     """Run the whole job once.
 
     Args:
+        files: the rules, (name, text) each.
         profile: run the workers under cProfile, whose tables go to standard error; their times are then not a worker's.
         told: takes lines about how far it is.
     """
@@ -106,9 +104,9 @@ async def run(load: Load, *, profile: bool = False, told: Any = lambda line: Non
         folder = Path(name)
         rules = folder / "rules"
         rules.mkdir()
-        for number, (_, text) in enumerate(rule_files()):
+        for number, (_, text) in enumerate(files):
             (rules / f"{number}.yaml").write_text(text, encoding="utf-8")
-        book = rulebook()
+        book = compile_rules(files)
         async with Embedded(folder, keep=False) as parts:
             await create_topics(parts.bootstrap, wanted_topics(book.triggers))
             bench = Bench(parts, rules, book, profile)

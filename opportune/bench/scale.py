@@ -23,11 +23,12 @@ from typing import Final, NamedTuple
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from opportune.bench.job import Bench, cpu_s, rule_files, rulebook
+from opportune.bench.job import Bench, cpu_s
 from opportune.bench.shop import Load, Shop
 from opportune.parts import Embedded, Server
 from opportune.topics import create_topics, wanted_topics
 from profiles.wire import EVENT_TOPICS, Event, Record, encode_event
+from rules.compile import compile_rules
 from stream.clock import monotonic_ns
 from stream.log import KafkaLog
 from stream.settings import read
@@ -55,11 +56,14 @@ class Turn(NamedTuple):
     cores: float
 
 
-async def run(load: Load, *, workers: int, rate: int, seconds: float, turns: int) -> list[Turn]:
+async def run(
+    load: Load, files: list[tuple[str, str]], *, workers: int, rate: int, seconds: float, turns: int
+) -> list[Turn]:
     """Measure, and tell each turn in order.
 
     Args:
         load: its base is built; the steady stream gives what it has, as much as the turns take.
+        files: the rules, (name, text) each.
         rate: events a second.
         seconds: how long each turn is measured, after ``WARM_S``.
         turns: of each kind.
@@ -70,9 +74,9 @@ async def run(load: Load, *, workers: int, rate: int, seconds: float, turns: int
         folder = Path(name)
         rules = folder / "rules"
         rules.mkdir()
-        for number, (_, text) in enumerate(rule_files()):
+        for number, (_, text) in enumerate(files):
             (rules / f"{number}.yaml").write_text(text, encoding="utf-8")
-        book = rulebook()
+        book = compile_rules(files)
         async with Embedded(folder) as parts:
             await create_topics(parts.bootstrap, wanted_topics(book.triggers))
             bench = Bench(parts, rules, book, profile=False)

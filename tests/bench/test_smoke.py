@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from opportune.bench.command import compare, main
 
@@ -17,6 +18,13 @@ def test_the_bench_prints_the_same_digests_each_time() -> None:
         runs.append(re.findall(r"digest ([0-9a-f]{16})", text))
     assert len(runs[0]) == 2
     assert runs[0] == runs[1]
+
+
+def test_the_bench_takes_a_shops_own_rules(tmp_path: Path) -> None:
+    (tmp_path / "buyers.yaml").write_text("segments: {buyers: {did: order_completed, times: {gte: 1}}}")
+    lines: list[str] = []
+    assert main("smoke", lines.append, rules=tmp_path) == 0
+    assert any("1 segments, 0 triggers" in line for line in lines)
 
 
 def test_two_workers_are_compared_with_one_at_a_rate_that_both_carry() -> None:
