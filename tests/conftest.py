@@ -143,9 +143,9 @@ def fresh_store(is_real: bool, tmp_path: Path) -> Iterator[parts.Server]:
 
 
 @pytest.fixture
-def fresh_broker(is_real: bool, tmp_path: Path) -> Iterator[parts.Server]:
-    """A broker of the test's own, without topics."""
-    folder = tmp_path / "broker"
+def fresh_broker(is_real: bool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[parts.Server]:
+    """A broker of the test's own, without topics. Not in the test's folder, where many keep their rules: its files come and go."""
+    folder = tmp_path_factory.mktemp("broker")
     yield from running(real.kafka(folder) if is_real else parts.broker(folder))
 
 
