@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import orjson
 import pytest
@@ -10,12 +11,21 @@ import pytest
 from profiles.codec import decode
 from profiles.ids import SHARDS
 from profiles.state import Profile
-from profiles.wire import CUSTOMER_EVENTS, DEAD_LETTERS, INPUT_TOPICS, PAGE_VIEWS, Event, Record, encode_event
+from profiles.wire import (
+    CUSTOMER_EVENTS,
+    DEAD_LETTERS,
+    INPUT_TOPICS,
+    PAGE_VIEWS,
+    SEGMENT_CHANGES,
+    Event,
+    Record,
+    encode_event,
+)
 from rules.compile import compile_rules
 from rules.verdict import Judge
 from stream import metrics
 from stream.clock import LogClock, SystemIds, wall_ms
-from stream.handlers import Handlers
+from stream.handlers import FLIGHT_MAX, Handlers
 from stream.log_memory import MemoryLog, MemoryReader
 from stream.ports import ShardWrite
 from stream.settings import Own
@@ -136,3 +146,53 @@ async def test_a_profile_beyond_sixteen_kibibytes_is_counted_and_kept_whole() ->
     [blob] = await store.load(["user:1"])
     assert blob is not None
     assert len(decode("user:1", blob).traits) == 40
+
+
+class Refusing(MemoryLog):
+    """A log that takes none of our records as long as it is told so."""
+
+    refuses = False
+    refused = 0
+
+    async def publish(self, records: Sequence[Record]) -> None:
+        """Take them, or say that the broker did not."""
+        if self.refuses:
+            self.refused += 1
+            raise OSError("the broker takes nothing")
+        await super().publish(records)
+
+
+@pytest.mark.invariant("R27")
+async def test_while_the_broker_takes_nothing_the_outbox_holds_two_batches_and_reading_waits() -> None:
+    customers, batch = 2_000, 50
+    store, log = MemoryStore(LogClock()), Refusing(1)
+    rules = compile_rules([("rules", "segments: {seen: {did: page_viewed}}")])
+    own = Own(batch_events=batch, buffer_events=8 * batch)
+    engine = Handlers(store, log, LogClock(), SystemIds(), rules, own, 1, relaxed=True)
+    await engine.start()
+    reader = MemoryReader(log, engine, wall_ms)
+    await reader.assign([0])
+    log.refuses = True
+    for number in range(1, customers + 1):
+        event = Event(f"m{number}", "shop", "page_viewed", number, number, f"user:{number}")
+        log.append(Record(PAGE_VIEWS, event.address, encode_event(event)))
+    running = asyncio.create_task(reader.run())
+
+    async def waiting() -> int:
+        return sum(map(len, await store.outboxes(range(SHARDS))))
+
+    async with asyncio.timeout(120):
+        while log.refused < 8:  # Asked again and again, so that whatever could be read meanwhile has been.
+            await asyncio.sleep(0.01)
+    assert 0 < await waiting() <= FLIGHT_MAX * batch
+    assert engine.progress().applied[PAGE_VIEWS] <= FLIGHT_MAX * batch + batch
+    log.refuses = False
+    async with asyncio.timeout(120):
+        while not (engine.progress().is_settled and engine.progress().applied[PAGE_VIEWS] == customers):
+            await asyncio.sleep(0.01)
+    await reader.stop()
+    await running
+    await engine.stop()
+    changes = [orjson.loads(one.value) for one in log.read((SEGMENT_CHANGES, 0), 0, 1 << 20)]
+    assert sorted(one["address"] for one in changes) == sorted(f"user:{number}" for number in range(1, customers + 1))
+    assert await waiting() == 0
