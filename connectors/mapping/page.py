@@ -1,358 +1,41 @@
-"""How a row becomes an event: a mapping is data, a YAML page that somebody who knows the file can write.
-
-    name: online_retail
-    file: {kind: csv, header: true}
-    identify: {user: $CustomerID}
-    time: {from: $InvoiceDate, format: "%m/%d/%y %H:%M", zone: Europe/London}
-    reject:
-      - {reason: no_customer, if: {CustomerID: {missing: true}}}
-    duplicates: drop
-    group: [$InvoiceNo]
-    events:
-      - event: order_completed
-        message_id: {concat: [order-, $InvoiceNo]}
-        properties: {order_id: $InvoiceNo, currency: GBP}
-        lines: {product_id: $StockCode, quantity: $Quantity, price: $UnitPrice}
-
-A value is ``$Column`` (``"${Order ID}"`` when the name is no word; inside JSON ``$a.b``, of a list ``$a.0.b``), a constant, or
-one function of ``FUNCTIONS`` by its name: ``{lower: $Country}``. Nothing else: no arithmetic in text, no code. ``$_row`` is
-the row's number in the file, ``$_file`` names the file by its content. ``$$5`` is the text ``$5``. Inside JSON
-``{each: [$lines, {sku: $code}]}`` is a list: what it says of each entry, whose own fields ``$code`` then names.
-
-Rows with equal ``group`` values are one event: ``properties`` are read from the first of them, ``lines`` from each.
-The first of ``events`` whose ``when`` holds is taken; it may have an ``identify`` and a ``time`` of its own. Every mistake of
-a page is reported at once, at its line.
-"""
+"""From a page to a mapping: every mistake of it at once, at its line."""
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime, tzinfo
-from decimal import Decimal
-from functools import lru_cache
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import yaml
 
+from connectors.mapping.functions import FORMATS_OF_TIME, FUNCTIONS, NUMERIC, TESTS, Function
+from connectors.mapping.model import (
+    FILE,
+    ROW,
+    Call,
+    Check,
+    Column,
+    Const,
+    Each,
+    EventRule,
+    Expr,
+    FileFormat,
+    FileMapping,
+    Object,
+    Place,
+    RejectRule,
+    TimeRule,
+)
 from profiles.errors import BadDocument, BadInput, Mistake
 from profiles.ids import STRENGTH
-from profiles.moments import instant, iso, zone_named
-from profiles.money import AMOUNT_MAX, decimal_of
+from profiles.moments import zone_named
 from profiles.taxonomy import resolve
 
 PAGE_CHARS_MAX: Final = 256_000
 NESTING_MAX: Final = 20
 EACH: Final = "each"
 KINDS: Final = ("csv", "jsonl", "parquet")
-FORMATS_OF_TIME: Final = ("iso", "epoch_s", "epoch_ms")
-ROW: Final = "_row"
-FILE: Final = "_file"
-
-Row = Any
-"""One row as a reader gives it: a tuple of cells in the order of the columns, or the object of a JSON line."""
-
-Value = Callable[[Row, int], Any]
-"""Works a value out of (row, row number). Raises ``ValueError`` when the row lacks what it takes."""
-
-Test = Callable[[Row, int], bool]
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where in the page something stands."""
-
-    line: int
-    where: str
-
-
-# What a value may be.
-
-
-@dataclass(frozen=True, slots=True)
-class Const:
-    """The same for every row."""
-
-    value: Any
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A cell of the row."""
-
-    name: str
-    place: Place = field(repr=False)  # Moved about on the page, a mapping says the same.
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """A function of ``FUNCTIONS`` over other values."""
-
-    function: str
-    args: tuple[Expr, ...]
-    place: Place = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Object:
-    """Named values together."""
-
-    fields: tuple[tuple[str, Expr], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Each:
-    """What is said of every entry of a list."""
-
-    entries: Expr
-    says: Expr
-
-
-Expr = Const | Column | Call | Object | Each
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One test on one column; ``op`` of ``TESTS``."""
-
-    column: Column
-    op: str
-    wanted: Any
-
-
-@dataclass(frozen=True, slots=True)
-class RejectRule:
-    """Rows for which all checks hold are rejected for that reason."""
-
-    reason: str
-    checks: tuple[Check, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class TimeRule:
-    """Where a row's time stands and how it is written; a zone only matters where the text has none."""
-
-    source: Expr
-    format: str
-    zone: tzinfo
-
-
-@dataclass(frozen=True, slots=True)
-class EventRule:
-    """What a row, or a group of rows, becomes.
-
-    Attributes:
-        when: all must hold for the first row.
-        identify, time: of these events; empty: the page's.
-        event: the type's name, constant or by row.
-        message_id: of the row or group; absent: file and row number.
-        properties, traits: of the first row.
-        lines: one item per row of the group.
-        match_orders: a refund that names no order: its lines are matched to the customer's latest earlier orders
-            that hold these products; what finds none becomes an event of this name. "" : it names its order.
-    """
-
-    when: tuple[Check, ...]
-    identify: tuple[tuple[str, Expr], ...]
-    time: TimeRule | None
-    event: Expr
-    message_id: Expr | None
-    properties: Object
-    traits: Object
-    lines: Object | None
-    match_orders: str
-
-
-@dataclass(frozen=True, slots=True)
-class FileFormat:
-    """How the file is read. ``columns``: its names where the file has no header line."""
-
-    kind: str = "csv"
-    delimiter: str = ","
-    blanks: bool = False
-    columns: tuple[str, ...] = ()
-    encoding: str = "utf-8"
-
-
-@dataclass(frozen=True, slots=True)
-class FileMapping:
-    """A whole page. Equal meaning, equal ``repr``: an import goes on only under the mapping that it began with."""
-
-    page: str = field(repr=False)
-    name: str
-    file: FileFormat
-    source: str
-    backfill: bool
-    identify: tuple[tuple[str, Expr], ...]
-    time: TimeRule
-    reject: tuple[RejectRule, ...]
-    drop_duplicates: bool
-    group: tuple[Expr, ...]
-    events: tuple[EventRule, ...]
-
-
-# Functions and tests: small, fixed, total on text and numbers. A ValueError rejects the row.
-
-
-def _number(value: Any) -> Decimal:
-    try:
-        return decimal_of(value)
-    except ValueError:
-        raise ValueError("a number wanted, got other text") from None
-
-
-def _plain(number: Decimal) -> int | Decimal:
-    return int(number) if number == number.to_integral_value() else number
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
-        raise ValueError("text wanted, got something else")
-    return str(value)
-
-
-def _integer(value: Any) -> str:
-    if type(value) is int and -AMOUNT_MAX <= value <= AMOUNT_MAX:
-        return str(value)  # As most ids stand in a Parquet file: for each row, so it is worth a line.
-    number = _number(value)
-    if number != number.to_integral_value():
-        raise ValueError("a whole number wanted, got one with a fraction")
-    return str(int(number))
-
-
-def _date(value: Any, written: Any) -> str:
-    return _strptime(_text(value), str(written)).date().isoformat()
-
-
-def _when(value: Any, written: Any, zone: Any) -> str:
-    return iso(read_time(value, str(written), zone_named(str(zone))))
-
-
-def _product(*factors: Any) -> int | Decimal:
-    number = Decimal(1)
-    for factor in factors:
-        number *= _number(factor)
-    return _plain(number)
-
-
-def _lookup(value: Any, table: Any) -> Any:
-    return table.get(_text(value)) if isinstance(table, dict) else None
-
-
-def _without_prefix(value: Any, prefix: Any) -> str:
-    return _text(value).removeprefix(str(prefix))
-
-
-@dataclass(frozen=True, slots=True)
-class Function:
-    """A function of a value. ``least`` and ``most`` count arguments; missing cells give nothing unless ``takes_none``."""
-
-    says: str
-    apply: Callable[..., Any]
-    least: int = 1
-    most: int = 1
-    takes_none: bool = False
-
-
-FUNCTIONS: Final[Mapping[str, Function]] = {
-    "abs": Function("a number without its sign", lambda value: _plain(abs(_number(value)))),
-    "concat": Function("texts one after another", lambda *parts: "".join(map(_text, parts)), 1, 20),
-    "date": Function("a date, written as the second says, as 2026-11-22", _date, 2, 2),
-    "default": Function(
-        "the first that is not missing",
-        lambda *options: next((one for one in options if one is not None), None),
-        2,
-        20,
-        takes_none=True,
-    ),
-    "instant": Function("a time: value, format, zone; as ISO 8601 in UTC", _when, 3, 3),
-    "integer": Function("a whole number as text: 17850.0 is 17850", _integer),
-    "lookup": Function("what the table {from: to} says; nothing for what it lacks", _lookup, 2, 2),
-    "lower": Function("in lower case", lambda value: _text(value).lower()),
-    "multiply": Function("the product of numbers", _product, 2, 5),
-    "negate": Function("a number with the other sign", lambda value: _plain(-_number(value))),
-    "number": Function("text as a number", lambda value: _plain(_number(value))),
-    "trim": Function("without blanks round it", lambda value: _text(value).strip()),
-    "upper": Function("in upper case", lambda value: _text(value).upper()),
-    "without_prefix": Function("without the text that it begins with", _without_prefix, 2, 2),
-}
-
-
-def _ordered(value: Any, wanted: Any) -> int | None:
-    """-1, 0 or 1 by number; ``None`` when the cell holds no number."""
-    try:
-        number = value if type(value) in (int, float) else decimal_of(value)
-    except ValueError:
-        return None
-    limit = Decimal(str(wanted)) if type(number) is Decimal else wanted
-    return int(number > limit) - int(number < limit)
-
-
-def _equal(value: Any, wanted: Any) -> bool:
-    if isinstance(wanted, bool) or isinstance(value, bool):
-        return value is wanted
-    if isinstance(wanted, int | float):
-        return _ordered(value, wanted) == 0
-    return bool(str(value) == wanted)
-
-
-TESTS: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
-    "missing": lambda value, wanted: (value is None) is wanted,
-    "eq": lambda value, wanted: value is not None and _equal(value, wanted),
-    "ne": lambda value, wanted: value is not None and not _equal(value, wanted),
-    "in": lambda value, wanted: value is not None and any(_equal(value, one) for one in wanted),
-    "not_in": lambda value, wanted: value is not None and not any(_equal(value, one) for one in wanted),
-    "lt": lambda value, wanted: value is not None and _ordered(value, wanted) == -1,
-    "lte": lambda value, wanted: value is not None and _ordered(value, wanted) in (-1, 0),
-    "gt": lambda value, wanted: value is not None and _ordered(value, wanted) == 1,
-    "gte": lambda value, wanted: value is not None and _ordered(value, wanted) in (0, 1),
-    "starts_with": lambda value, wanted: value is not None and str(value).startswith(wanted),
-}
-"""Tests on a cell. Of a missing cell only ``missing`` says anything; of text that is no number, ``lt`` … say no."""
-
-_NUMERIC: Final = frozenset(("lt", "lte", "gt", "gte"))
-
-
-def read_time(value: Any, written: str, zone: tzinfo) -> int:
-    """The instant, epoch ms, that a cell tells.
-
-    Args:
-        value: text or number.
-        written: ``iso``, ``epoch_s``, ``epoch_ms``, or a pattern like ``%m/%d/%y %H:%M`` (``strptime``).
-        zone: of a text that has none of its own. A wall time told twice is the first.
-    Raises:
-        ValueError: it tells none; the text is not repeated.
-    """
-    if written == "iso":
-        try:
-            wall = datetime.fromisoformat(_text(value).strip())
-        except ValueError:
-            raise ValueError("a time in ISO 8601 wanted, got other text") from None
-    elif written in FORMATS_OF_TIME:
-        number = _number(value)
-        return int(number * 1000 if written == "epoch_s" else number)
-    else:
-        return _instant(_text(value).strip(), written, zone)
-    return instant(wall if wall.tzinfo is not None else wall.replace(tzinfo=zone))
-
-
-@lru_cache(maxsize=65_536)
-def _instant(text: str, written: str, zone: tzinfo) -> int:
-    wall = _strptime(text, written)
-    return instant(wall if wall.tzinfo is not None else wall.replace(tzinfo=zone))
-
-
-@lru_cache(maxsize=65_536)
-def _strptime(text: str, written: str) -> datetime:
-    try:
-        return datetime.strptime(text, written)  # noqa: DTZ007  # the caller gives it the mapping's zone
-    except ValueError:
-        raise ValueError(f"a time written {written} wanted, got other text") from None
-
-
-# From the page to a mapping.
 
 
 def read_mapping(text: str, page: str) -> FileMapping:
@@ -528,7 +211,7 @@ class _Reader:
                     self.say(value, at, "true or false wanted, got something else")
                 elif op in ("in", "not_in") and not isinstance(wanted, list):
                     self.say(value, at, "a list wanted, got something else")
-                elif op in _NUMERIC and (isinstance(wanted, bool) or not isinstance(wanted, int | float)):
+                elif op in NUMERIC and (isinstance(wanted, bool) or not isinstance(wanted, int | float)):
                     self.say(value, at, "a number wanted, got something else")
                 elif op == "starts_with" and not isinstance(wanted, str):
                     self.say(value, at, "text wanted, got something else: put it in quotes")
@@ -726,9 +409,6 @@ def _kind(node: yaml.Node) -> str:
     return "a list" if isinstance(node, yaml.SequenceNode) else "names with values"
 
 
-# From a mapping to functions over the rows of one file.
-
-
 def unknown_columns(mapping: FileMapping, columns: Sequence[str]) -> list[Mistake]:
     """Every column that the mapping names and the file lacks."""
     found: list[Mistake] = []
@@ -760,176 +440,3 @@ def _columns(mapping: FileMapping) -> Iterable[Column]:
             exprs += [one for _, one in expr.fields]
         elif isinstance(expr, Each):
             exprs.append(expr.entries)  # What it says is of the entries' own fields.
-
-
-@dataclass(frozen=True, slots=True)
-class BoundEvent:
-    """An ``EventRule`` over the rows of one file."""
-
-    when: Test
-    identify: tuple[tuple[str, Value], ...]
-    time: Callable[[Row, int], int]
-    event: Value
-    message_id: Value | None
-    properties: Value
-    traits: Value
-    lines: Value | None
-    match_orders: str
-
-
-@dataclass(frozen=True, slots=True)
-class Bound:
-    """A mapping over the rows of one file: functions of (row, row number)."""
-
-    reject: tuple[tuple[str, Test], ...]
-    group: tuple[Value, ...]
-    events: tuple[BoundEvent, ...]
-
-    def rule(self, row: Row, number: int) -> BoundEvent:
-        """What becomes of a row.
-
-        Raises:
-            BadInput: ``no_event``: nothing.
-        """
-        for rule in self.events:
-            if rule.when(row, number):
-                return rule
-        raise BadInput("no_event", "events: one whose 'when' holds wanted, got none")
-
-
-def bind(mapping: FileMapping, columns: Sequence[str] | None, file_id: str) -> Bound:
-    """Make the mapping's functions for one file.
-
-    Args:
-        columns: the names of a row's cells, in order; ``None``: rows are JSON objects.
-        file_id: what ``$_file`` stands for.
-    Raises:
-        BadDocument: it names columns that the file lacks.
-    """
-    if columns is not None:
-        mistakes = unknown_columns(mapping, columns)
-        if mistakes:
-            raise BadDocument(sorted(mistakes, key=lambda mistake: mistake.line))
-    binder = _Binder({name: n for n, name in enumerate(columns)} if columns is not None else None, file_id)
-    return Bound(
-        reject=tuple((one.reason, binder.test(one.checks)) for one in mapping.reject),
-        group=tuple(binder.value(expr) for expr in mapping.group),
-        events=tuple(
-            BoundEvent(
-                when=binder.test(one.when),
-                identify=tuple((kind, binder.value(expr)) for kind, expr in one.identify or mapping.identify),
-                time=binder.time(one.time or mapping.time),
-                event=binder.value(one.event),
-                message_id=binder.value(one.message_id) if one.message_id is not None else None,
-                properties=binder.value(one.properties),
-                traits=binder.value(one.traits),
-                lines=binder.value(one.lines) if one.lines is not None else None,
-                match_orders=one.match_orders,
-            )
-            for one in mapping.events
-        ),
-    )
-
-
-@dataclass(slots=True)
-class _Binder:
-    places: dict[str, int] | None
-    file_id: str
-    _cells: dict[str, Value] = field(default_factory=dict)
-
-    def value(self, expr: Expr) -> Value:
-        if isinstance(expr, Const):
-            constant = expr.value
-            return lambda row, number: constant
-        if isinstance(expr, Column):
-            return self.cell(expr.name)
-        if isinstance(expr, Object):
-            fields = [(name, self.value(one)) for name, one in expr.fields]
-
-            def together(row: Row, number: int) -> dict[str, Any]:
-                return {name: found for name, value in fields if (found := value(row, number)) is not None}
-
-            return together
-        if isinstance(expr, Each):
-            entries, says = self.value(expr.entries), _Binder(None, self.file_id).value(expr.says)
-
-            def of_each(row: Row, number: int) -> list[Any] | None:
-                found = entries(row, number)
-                return [says(one, number) for one in found] if isinstance(found, list) else None
-
-            return of_each
-        function = FUNCTIONS[expr.function]
-        apply, takes_none, where = function.apply, function.takes_none, expr.place.where
-        args = [self.value(one) for one in expr.args]
-
-        if len(args) == 1 and not takes_none:
-            (only,) = args
-
-            def called_with_one(row: Row, number: int) -> Any:
-                value = only(row, number)
-                if value is None:
-                    return None
-                try:
-                    return apply(value)
-                except ValueError as error:
-                    raise ValueError(f"{where}: {error}") from None
-
-            return called_with_one
-
-        def called(row: Row, number: int) -> Any:
-            values = [arg(row, number) for arg in args]
-            if not takes_none and None in values:
-                return None
-            try:
-                return apply(*values)
-            except ValueError as error:
-                raise ValueError(f"{where}: {error}") from None
-
-        return called
-
-    def cell(self, name: str) -> Value:
-        if name == ROW:
-            return lambda row, number: number
-        if name == FILE:
-            file_id = self.file_id
-            return lambda row, number: file_id
-        if self.places is not None:
-            place = self.places[name]
-            return lambda row, number: row[place]
-        path = name.split(".")
-
-        def inside(row: Row, number: int) -> Any:
-            value = row
-            for part in path:
-                if isinstance(value, dict):
-                    value = value.get(part)
-                elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
-                    value = value[int(part)]
-                else:
-                    value = None
-            return None if value == "" else value
-
-        return inside
-
-    def time(self, rule: TimeRule) -> Callable[[Row, int], int]:
-        source = self.value(rule.source)
-
-        def told(row: Row, number: int) -> int:
-            value = source(row, number)
-            if value is None:
-                raise ValueError("a time wanted, got nothing")
-            return read_time(value, rule.format, rule.zone)
-
-        return told
-
-    def test(self, checks: Sequence[Check]) -> Test:
-        bound = [(self.cell(check.column.name), TESTS[check.op], check.wanted) for check in checks]
-
-        def holds(row: Row, number: int) -> bool:
-            return all(test(cell(row, number), wanted) for cell, test, wanted in bound)
-
-        if len(bound) != 1:
-            return holds
-        # Most ask one thing, of every row.
-        ((only_cell, only_test, only_wanted),) = bound
-        return lambda row, number: only_test(only_cell(row, number), only_wanted)
