@@ -45,7 +45,7 @@ async def preview(
         most: how many profiles to look at.
     Returns:
         Plain values: ``words``, ``profiles`` (all there are), ``looked_at``, ``count`` of those that fit, ``estimate`` of all
-        that do, ``sample``, ``overlap`` (segment -> how many of the counted are in it), ``new_statistics``.
+        that do, ``sample``, ``overlap`` (segment -> how many of the counted are in it), ``new_statistics``, ``doubted`` (traits that look like a slip).
     Raises:
         BadDocument: with every mistake and doubt.
     """
@@ -92,4 +92,5 @@ async def preview(
         "sample": shown,
         "overlap": dict(sorted(overlap.items())),
         "new_statistics": sum(one.id not in kept for one in tried.aggregates),
+        "doubted": [one.message for one in tried.doubted if one.file == "rule"],
     }

@@ -336,6 +336,7 @@ class Preview(Shape):
     sample: list[str] = Field(description="Addresses.")
     overlap: dict[str, int] = Field(description="Segment to how many of the counted are in it.")
     new_statistics: int = Field(description="Statistics that nobody keeps so far: they are taken as nothing.")
+    doubted: list[str] = Field(description="Traits of the rule that nobody declares and that look like a slip.")
 
 
 class SegmentWhole(Segment):

@@ -217,6 +217,10 @@ def rules_check(
     )
     if quiet:
         return
+    for doubted in book.doubted:
+        print(doubted)
+    if book.undeclared:
+        print(f"taken as people are said to be, and declared by no rule: {', '.join(book.undeclared)}")
     table = Table("rule", "bytes a profile, at most", "alarms", "is woken by", box=SIMPLE)
     for costs in (segment_costs(book), trigger_costs(book)):
         for name, cost in costs.items():

@@ -40,6 +40,8 @@ def run(env: Mapping[str, str], folder: Path, wait_s: float) -> None:
     settings = read(env)
     files = read_rule_files(folder)
     rulebook = checked_rules(files, zone=settings.agreed.zone, currency=settings.agreed.currency)
+    for doubted in rulebook.doubted:
+        print(doubted)
     asyncio.run(_publish(settings, rulebook, files, wait_s))
 
 

@@ -132,6 +132,8 @@ class _Compiler:
         self.policies: dict[str, Node] = {}
         self.lists: dict[str, Node] = {}
         self.goals: dict[str, Goal] = {}
+        self.undeclared: dict[str, Node] = {}  # traits that people are said to have, where they are asked first
+        self.set: set[str] = set()
         self.fields: dict[str, Field] = {}
         self.published: dict[str, PublishedTrait] = {}
         self.line_keeps: set[str] = set()
@@ -165,6 +167,8 @@ class _Compiler:
         projections = {name: projection(name, node, self) for name, node in self.projection_nodes.items()}
         made = [compile_trigger(name, node, self) for name, node in self.trigger_nodes.items()]
         triggers = {one.name: one for one in made if one is not None}
+        undeclared = {path: node for path, node in self.undeclared.items() if path not in (*traits.SAID, *self.set)}
+        doubted = self._doubted(undeclared)
         earlier = self._earlier(kept) if not self.mistakes else {}
         triggers, earlier = counting_all(triggers, earlier)
         self._no_clashes()
@@ -190,7 +194,19 @@ class _Compiler:
             published=tuple(self.published.values()),
             projections=projections,
             wanted=together(self.wanted),
+            undeclared=tuple(sorted(undeclared.keys() - doubted.keys())),
+            doubted=tuple(in_order(doubted.values())),
         )
+
+    def _doubted(self, undeclared: Mapping[str, Node]) -> dict[str, Mistake]:
+        """Of traits that nobody declares those that look like a slip of one that is known."""
+        known = sorted({*self.readers, *self.fields, *self.set, *traits.SAID})
+        found = {}
+        for path, node in undeclared.items():
+            if meant := traits.meant(path, known):
+                told = f"nobody declares the trait {path!r}; did you mean {meant!r}?"
+                found[path] = Mistake(node.file, node.line, node.where, told)
+        return found
 
     def _earlier(self, kept: Sequence[Version]) -> dict[tuple[str, str], CompiledTrigger]:
         self.hash.update(marked(kept))
@@ -418,6 +434,7 @@ class _Compiler:
         if close and root not in _STATED:
             node.wrong(f"unknown trait {path!r}{close} (a trait of your own goes as custom.{path})")
             return UNREADABLE
+        self.undeclared.setdefault(path, node)
         return traits.said(path)
 
     def declaration(self, path: str, node: Node) -> Node:
@@ -492,6 +509,7 @@ class _Compiler:
 
     def stated(self, path: str, node: Node) -> Field | None:
         reader = self.reader(path, node)
+        self.set.add(path)
         field = self.fields.get(path)
         if field is None and reader is not UNREADABLE:
             known = {path, path.partition(".")[0]} & self.trait_nodes.keys()

@@ -28,12 +28,16 @@ Matching = Callable[[Profile, int], list[tuple[dict[str, Any], int]]]
 _Age = tuple[str, str, Duration]
 
 
-def matching(path: str, where: Node | None, scope: Scope) -> tuple[Matching, Callable[[Profile, int], int]]:
+def matching(named: Node, where: Node | None, scope: Scope) -> tuple[Matching, Callable[[Profile, int], int]]:
     """Compile what is asked of one of a customer's entities.
 
+    Args:
+        named: the trait that holds them.
     Returns:
         Which match, and until when those that do not match now will not.
     """
+    path = named.text()
+    scope.reader(path, named)
     plain: list[Node] = []
     ages: list[_Age] = []
     for one in where if where is not None else ():

@@ -123,7 +123,7 @@ def _part(
         return lambda profile, run, now_ms, goods: iso(length.after(now_ms, zone))
     if node.is_map() and (named := node.get("any_item")) is not None:
         node.known(("any_item", "where"))
-        matches, _ = matching(named.text(), node.get("where"), scope)
+        matches, _ = matching(named, node.get("where"), scope)
         return lambda profile, run, now_ms, goods: [one for one, _ in matches(profile, now_ms)]
     if node.is_map() and node.get("match") is not None:
         return _whose(node, scope)
@@ -195,7 +195,7 @@ def _whose(node: Node, scope: TriggerScope) -> Payload:
     path = named.text() if named is not None else ""
     listed = scope.lists.get(path)
     said_of = {str(key): one.text() for key, one in listed.items()} if listed is not None and listed.is_map() else {}
-    matches, _ = matching(path, None, scope)
+    matches, _ = matching(named if named is not None else node.made(""), None, scope)
 
     def read(profile: Profile, run: Instance, now_ms: int, goods: Catalogue) -> Any:
         of_key = {line.product_id: line.category for order in profile.orders.values() for line in order.lines}

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import tzinfo
 from typing import Any
 
+from profiles.errors import Mistake
 from profiles.ids import small_id
 from profiles.moments import FOREVER
 from profiles.state import CARTS, CONSENTS, COUNTING, FACTS, ORDERS, SEEN, SESSION, TRAITS, Instance, Profile
@@ -106,6 +107,11 @@ class Rulebook:
     """Segments of generations before that it has no more."""
     lacking: tuple[str, ...] = ()
     """Statistics, by their keys, that no generation before it kept and nobody has computed back: they count from its beginning."""
+
+    undeclared: tuple[str, ...] = ()
+    """Traits that rules take as people are said to have them, and that no rule declares."""
+    doubted: tuple[Mistake, ...] = ()
+    """Others of them, that look like a slip, each where it is asked first."""
 
     # The index, made from the above.
     place: dict[int, int] = field(init=False)

@@ -6,17 +6,19 @@ A declared trait is of one of the kinds in ``rules/kinds``: ``{count: order}``, 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 import rules.kinds
 from profiles import carts, orders
 from profiles.moments import FOREVER, Duration
+from profiles.people import CONTACT
 from profiles.spec import discover
 from profiles.state import CARTS, SEEN, SESSION, TRAITS, Profile
 from rules.documents import Node
 from rules.messages import CHANNELS, reader
 from rules.series import of_book
-from rules.slips import did_you_mean
+from rules.slips import did_you_mean, nearest
 from rules.spec import PUBLISH, UNREADABLE, Read, Reader, Reads, Scope, TraitKind
 from rules.touches import PARTS, touch
 
@@ -26,6 +28,13 @@ DECLARED: Final[dict[str, dict[str, str]]] = {
     "last_order_at": {"last": "order.time"},
 }
 """What every profile has, as one would declare it."""
+
+SAID: Final = (
+    *CONTACT, "gender", "birth_date", "language", "address.city", "address.region", "address.country", "children", "pets", "referrer",
+)  # fmt: skip
+"""What is commonly said of people, by the names in which it is stated."""
+
+_ALIKE: Final = 0.75
 
 KINDS: Final = {spec.name: spec for spec in discover(rules.kinds, TraitKind)}
 
@@ -124,6 +133,17 @@ def on_demand(path: str, scope: Scope) -> dict[str, Reader]:
         return touch(root, scope, last=True, in_visit=True)
     found = reader(root, part, scope) if root in CHANNELS else None
     return {} if found is None else {path: found}
+
+
+def meant(path: str, known: Iterable[str]) -> str:
+    """The known trait that a path is hardly different from, or ""; of two paths with one root the rest is compared."""
+    root, _, part = path.partition(".")
+    beside = {one.partition(".")[2]: one for one in known if part and one.startswith(f"{root}.")}
+    near = nearest(part, beside, _ALIKE)
+    if near:
+        return beside[near]
+    ends = {one.rpartition(".")[2]: one for one in known if "." in one}
+    return ends.get(path) or nearest(path, [one for one in known if one not in beside.values()], _ALIKE)
 
 
 def said(path: str) -> Reader:

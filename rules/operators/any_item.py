@@ -16,7 +16,7 @@ def _any_item(node: Node, scope: Scope) -> Judged:
     named = node.get("any_item")
     assert named is not None
     path = named.text()
-    matches, nobody_until = matching(path, node.get("where"), scope)
+    matches, nobody_until = matching(named, node.get("where"), scope)
 
     def judge(profile: Profile, now_ms: int) -> Answer:
         found = matches(profile, now_ms)

@@ -59,6 +59,16 @@ async def test_of_more_than_are_looked_at_the_count_is_an_estimate_and_new_stati
     assert told["new_statistics"] == 1
 
 
+async def test_a_trait_that_looks_like_a_slip_is_told_and_the_rule_tried(
+    shell: Shell, client: httpx.AsyncClient
+) -> None:
+    await filled(shell, 4)
+    rule = {"any": [{"trait": "orders_paid", "gte": 1}, {"trait": "adress.city", "eq": "Berlin"}]}
+    told = (await client.post(PATH, json={"rule": rule})).json()
+    assert told["doubted"] == ["nobody declares the trait 'adress.city'; did you mean 'address.city'?"]
+    assert told["count"] == 4
+
+
 @pytest.mark.parametrize(
     ("rule", "wanted"),
     [

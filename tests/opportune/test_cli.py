@@ -44,6 +44,29 @@ def test_settings_of_all_rooms_are_known_and_the_work_is_done(tmp_path: Path) ->
     assert done.stdout.startswith("good: 1 segments")
 
 
+def test_rules_check_tells_traits_that_nobody_declares_and_those_that_look_like_a_slip(tmp_path: Path) -> None:
+    (tmp_path / "rules.yaml").write_text(
+        "traits:\n"
+        "  custom.plan: {said: text}\n"
+        "segments:\n"
+        "  a: {trait: custom.plann, eq: pro}\n"
+        "  b: {any_item: childern, where: {sex: f}}\n"
+        "  c: {any: [{trait: city, eq: Berlin}, {trait: custom.mark, gte: 3}, {trait: custom.plann, exists: true}]}\n"
+        "  d: {all: [{trait: custom.plan, eq: pro}, {trait: gender, eq: f}, {trait: custom.level, eq: 2}]}\n"
+        "triggers: {t: {on: {event: registered}, steps: [{set: {custom.level: 2}}]}}\n"
+    )
+    done = said("rules", "check", str(tmp_path))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[1:5] == [
+        "rules.yaml:4: segments/a/trait: nobody declares the trait 'custom.plann'; did you mean 'custom.plan'?",
+        "rules.yaml:5: segments/b/any_item: nobody declares the trait 'childern'; did you mean 'children'?",
+        "rules.yaml:6: segments/c/any/1/trait: nobody declares the trait 'city'; did you mean 'address.city'?",
+        "taken as people are said to be, and declared by no rule: custom.mark",
+    ]
+    done = said("rules", "check", str(tmp_path), "--quiet")
+    assert len(done.stdout.splitlines()) == 1
+
+
 def test_rules_test_runs_scenarios_and_tells_each_failure_at_its_line(tmp_path: Path) -> None:
     shipped = sorted((ROOT / "rules" / "packs" / "shop" / "scenarios").glob("*.txt"))
     done = said("rules", "test", *map(str, shipped), "--rules", str(ROOT / "rules" / "packs" / "shop"))
