@@ -3,8 +3,7 @@
     with planted("no gate"):
         live(plan_of(seed))
 
-Each but ``OWN_GATE`` must be found by some seed below 2,000 (``test_planted.py``); one that none finds is a hole in the
-simulator.
+Each must be found by some seed below 2,000 (``test_planted.py``); one that none finds is a hole in the simulator.
 """
 
 from __future__ import annotations
@@ -34,8 +33,6 @@ from tests.simulation.net import Database, SimStore
 
 Plant = Callable[[ExitStack], None]
 PLANTS: Final[dict[str, Plant]] = {}
-OWN_GATE: Final = "a gate that looks at its own partition only"
-"""Seeds seldom meet it: a history written for it does (``test_planted.py``)."""
 
 
 def plant(name: str) -> Callable[[Plant], Plant]:
@@ -281,7 +278,7 @@ def _no_gate(stack: ExitStack) -> None:
     _put(stack, Gate, "ask", faulty)
 
 
-@plant(OWN_GATE)
+@plant("a gate that looks at its own partition only")
 def _own_gate(stack: ExitStack) -> None:
     _put(stack, Gate, "_other", lambda self, partition: FOREVER)
 

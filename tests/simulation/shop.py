@@ -39,6 +39,8 @@ OFF_MS: Final = (
 )  # fmt: skip
 """How far a sender's clock may be ahead."""
 VIEWS: Final = ("page_viewed", "product_viewed")
+TABS: Final = 4
+"""Customers with a second tab, in worlds that have them."""
 THANKS_MS: Final = 15_000
 
 DOCUMENT: Final[dict[str, Any]] = {
@@ -292,6 +294,10 @@ def story(seed: int, *, span_ms: int = 45_000, customers: int = 8) -> list[Telli
     if random.random() < 0.3:
         for _ in range(1 + int(random.random() * 3)):
             teller.rubbish(int(random.random() * span_ms), f"user:p-{int(random.random() * customers)}")
+    if has_tabs(seed):
+        teller.random = Random(f"tabs {seed}")
+        for number in range(customers, customers + TABS):
+            _two_tabs(teller, number)
     if seed % 2:  # Half of the worlds have somebody at the shop.
         teller.random = Random(f"asked {seed}")
         _asked(teller, customers)
@@ -363,6 +369,22 @@ def _visitor(teller: _Teller, number: int) -> None:
                 teller.tell(over_ms, "Identify", address, address, anonymous, traits={"custom": {"plan": "gold"}})
         if not known:
             teller.tell(teller.span_ms, "Identify", address, address, anonymous)
+
+
+def has_tabs(seed: int) -> bool:
+    """Whether a seed's customers have a second tab, at the very time at which a worker stands still."""
+    return seed % 50 == 48
+
+
+def _two_tabs(teller: _Teller, number: int) -> None:
+    """Somebody goes on in a tab where he is not signed in, just before the cart of the other counts as left."""
+    user, tab, draw = f"user:v-{number}", f"anon:v-{number}-0", teller.random.random
+    at_ms = int(draw() * 4_000)
+    teller.tell(at_ms, "Identify", user, user, tab)
+    at_ms += 2_000
+    teller.tell(at_ms, "Product Added", user, user, product_id="p-1", price=5, currency="USD")
+    at_ms += CART_MS - 1_000 - int(draw() * 2_000)
+    teller.tell(at_ms, "Product Added", tab, user, product_id="p-2", price=5, currency="USD")
 
 
 def _device(teller: _Teller, number: int) -> None:

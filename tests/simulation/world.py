@@ -50,7 +50,7 @@ from stream.store_memory import MemoryStore
 from stream.transport import share_out
 from tests.simulation.loop import Life, VirtualLoop, outside, virtual_loop, within
 from tests.simulation.net import FAIR, Database, Net, SimIds, SimLog, SimStore, Trace, Weather, at_once
-from tests.simulation.shop import RULES, START_MS, Telling, story
+from tests.simulation.shop import CART_MS, RULES, START_MS, Telling, has_tabs, story
 from tests.simulation.witness import Broken, Witness
 
 AGAIN: Final = "buyers_"
@@ -213,9 +213,14 @@ def plan_of(seed: int) -> Plan:
     if seed % 11 == 4:
         changes = Random(f"rules {seed}")
         acts += [Act(int(changes.random() * span_ms * 1.2), "rules") for _ in range(changes.randrange(1, 4))]
+    partitions = random.choice((1, 2, 4))
+    if has_tabs(seed):
+        lags = Random(f"lags {seed}")
+        acts.append(Act(CART_MS + int(lags.random() * 5_000), "freeze", lags.randrange(8), 6 + lags.random() * 2))
+        workers, partitions = max(2, workers), max(2, partitions)
     return Plan(
         seed,
-        random.choice((1, 2, 4)),
+        partitions,
         workers,
         weather,
         tuple(told),
