@@ -210,7 +210,7 @@ class Computing(Telling):
         if place > self.newest.get(group.partition, _NONE)[0]:
             self.newest[group.partition] = (place, given.backfill)
         # With all partitions here and abreast, everything before this input has been applied everywhere.
-        gate_ms = max(group.gate_ms, min(at_ms, self.latest_ms)) if self.is_abreast else group.gate_ms
+        gate_ms = max(group.gate_ms, min(at_ms, self.reached_ms)) if self.is_abreast else group.gate_ms
         without: tuple[Kept, ...] = ()
         if shard.known or shard.is_new:
             self._meet(held, shard, gate_ms, given.seen_ms)

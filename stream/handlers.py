@@ -541,6 +541,7 @@ class Handlers:
             self._ids,
             self._gate.unread_from,
             self._clock.now_ms() if isinstance(self._clock, StoreClock) else 0,
+            self._gate.reached_ms(self._owned.groups),
             self._number,
             last,
             hands,

@@ -17,7 +17,7 @@ from profiles.codec import decode, encode
 from profiles.erasure import is_tombstone
 from profiles.errors import BadInput
 from profiles.ids import shard_of
-from profiles.moments import FOREVER, iso
+from profiles.moments import iso
 from profiles.state import Profile
 from profiles.undo import pack_undo
 from profiles.wire import (
@@ -34,7 +34,6 @@ from rules.changes import SEGMENT, Kept
 from rules.engine import Stuck, content, is_broken, step
 from rules.outcome import ERASED, REFUSED, THROTTLED, Step
 from stream import effects, metrics
-from stream.alarms import GRACE_MS
 from stream.bugs import Bugs
 from stream.cache import Held
 from stream.effects import Batch, Draft
@@ -66,6 +65,7 @@ class Stepping:
         ids: Ids,
         unread_from: Callable[[Group], int],
         clock_ms: int,
+        reached_ms: int,
         number: int,
         last: dict[str, int],
         hands: dict[str, Held],
@@ -76,6 +76,7 @@ class Stepping:
         Args:
             unread_from: the logical time before which nothing of a partition is left unread.
             clock_ms: the store's clock; 0 on the log's.
+            reached_ms: see ``Gate.reached_ms``.
             number: of the batch.
             last: see ``Handlers._load``, as ``hands``.
             interested: see ``Handlers._interested``.
@@ -102,7 +103,7 @@ class Stepping:
         self.place = 0  # of the input being applied; a wake comes after all
         self.is_abreast = False
         self.is_alone = False  # whom it belongs to hears of nobody in this batch
-        self.latest_ms = clock_ms - GRACE_MS if clock_ms else FOREVER
+        self.reached_ms = reached_ms
         self.untold: dict[int, tuple[Held, list[Command], str, int, int]] = {}  # place -> what ``_tell`` wants
         self.newest: dict[int, tuple[int, bool]] = {}  # partition -> (place of its newest input, is it history)
 

@@ -9,22 +9,24 @@ import orjson
 import pytest
 
 from profiles.codec import decode
-from profiles.ids import SHARDS
+from profiles.ids import SHARDS, shard_of
 from profiles.state import Profile
 from profiles.wire import (
     CUSTOMER_EVENTS,
     DEAD_LETTERS,
     INPUT_TOPICS,
     PAGE_VIEWS,
+    PROFILE_COMMANDS,
     SEGMENT_CHANGES,
     Event,
     Record,
     encode_event,
+    trigger_topic,
 )
 from rules.compile import compile_rules
 from rules.verdict import Judge
 from stream import metrics
-from stream.clock import LogClock, SystemIds, wall_ms
+from stream.clock import LogClock, StoreClock, SystemIds, wall_ms
 from stream.handlers import FLIGHT_MAX, Handlers
 from stream.log_memory import MemoryLog, MemoryReader
 from stream.ports import ShardWrite
@@ -146,6 +148,64 @@ async def test_a_profile_beyond_sixteen_kibibytes_is_counted_and_kept_whole() ->
     [blob] = await store.load(["user:1"])
     assert blob is not None
     assert len(decode("user:1", blob).traits) == 40
+
+
+LETTER = """
+triggers:
+  left:
+    on: {event: page_viewed}
+    max_age: P7D
+    steps: [{wait: PT5S}, {emit: letter}]
+"""
+
+
+@pytest.mark.invariant("R16")
+@pytest.mark.parametrize("is_stale", [True, False])
+async def test_a_timer_does_not_fire_with_an_input_while_another_partitions_end_was_not_seen_since(
+    is_stale: bool,
+) -> None:
+    # A broker that is slow to answer for one partition: what lies there may concern this customer.
+    began_ms = 1_000_000
+    time = LogClock(began_ms)
+    store, log = MemoryStore(time), MemoryLog(2)
+    clock = StoreClock(store.now_ms, time.now_ms)
+    rules = compile_rules([("rules", LETTER)])
+    engine = Handlers(store, log, clock, SystemIds(), rules, Own(), 2, relaxed=True, wall_ms=time.now_ms)
+    await engine.start()
+    await engine.claim([0, 1])
+    customer = next(f"user:{number}" for number in range(99) if shard_of(f"user:{number}") % 2 == 1)
+
+    def answered(*partitions: int) -> None:
+        for partition in partitions:
+            for topic in INPUT_TOPICS:
+                engine.at_end(topic, partition, log.end((topic, partition)), time.now_ms())
+
+    async def views(number: int) -> Profile:
+        event = Event(f"m{number}", "shop", "page_viewed", time.now_ms(), time.now_ms(), customer)
+        log.append(Record(PAGE_VIEWS, customer, encode_event(event)))
+        await engine.deliver(PAGE_VIEWS, 1, log.read((PAGE_VIEWS, 1), number - 1, 9), time.now_ms())
+        time.advance(time.now_ms() + 1)
+        answered(1)
+        async with asyncio.timeout(120):
+            while not (engine.progress().is_settled and engine.progress().applied[PAGE_VIEWS] == number):
+                await asyncio.sleep(0.01)
+        [blob] = await store.load([customer])
+        assert blob is not None
+        return decode(customer, blob)
+
+    for partition in (0, 1):
+        place = (PROFILE_COMMANDS, partition)
+        await engine.deliver(*place, log.read(place, 0, 9), time.now_ms())
+    time.advance(began_ms + 1)
+    answered(0, 1)
+    assert (await views(1)).runs
+    time.advance(began_ms + 9_000)
+    if not is_stale:
+        answered(0)
+    profile = await views(2)
+    assert bool(profile.held) is is_stale
+    assert len(log.read((trigger_topic("left"), 1), 0, 9)) == (0 if is_stale else 1)
+    await engine.stop(broken=True)
 
 
 class Refusing(MemoryLog):
