@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, tzinfo
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import rules.operators
 import rules.steps
@@ -76,25 +76,39 @@ def compile_rules(
     Raises:
         BadDocument: with every mistake found, each at its file and line.
     """
-    rulebook, _, mistakes = tried_rules(files, zone=zone, currency=currency, kept=kept)
-    if rulebook is None:
-        raise BadDocument(mistakes)
-    return rulebook
+    tried = tried_rules(files, zone=zone, currency=currency, kept=kept)
+    if tried.rulebook is None:
+        raise BadDocument(in_order(tried.mistakes))
+    return tried.rulebook
+
+
+class Tried(NamedTuple):
+    """What came of rule files, bad ones, too.
+
+    Attributes:
+        rulebook: ``None`` of files with a mistake.
+        documents: the files, as far as they could be read.
+        readers: the traits that could be read.
+        filled: template -> its segments, by name.
+        mistakes: every mistake found; what is found wrong in the documents later comes to them.
+    """
+
+    rulebook: Rulebook | None
+    documents: list[Node]
+    readers: Mapping[str, Reader]
+    filled: Mapping[str, Mapping[str, Node]]
+    mistakes: list[Mistake]
 
 
 def tried_rules(
     files: Sequence[tuple[str, str]], *, zone: str = "", currency: str = "", kept: Sequence[Version] = ()
-) -> tuple[Rulebook | None, Mapping[str, Reader], list[Mistake]]:
-    """The same, of bad files, too. Arguments as of ``compile_rules``.
-
-    Returns:
-        The rulebook, ``None`` of files with a mistake; the traits that could be read; every mistake found, each once.
-    """
+) -> Tried:
+    """The same, of bad files, too. Arguments as of ``compile_rules``."""
     mistakes: list[Mistake] = []
     documents = [node for name, text in files if (node := parse(text, name, mistakes)) is not None]
     compiler = _Compiler(documents, mistakes, zone, currency)
     rulebook = compiler.compiled(kept)
-    return rulebook, compiler.readers, in_order(mistakes)
+    return Tried(rulebook, documents, compiler.readers, compiler.filled, mistakes)
 
 
 class _Compiler:
@@ -121,6 +135,7 @@ class _Compiler:
         self.trait_nodes: dict[str, Node] = {}
         self.segment_nodes: dict[str, Node] = {}
         self.stages: dict[str, list[str]] = {}
+        self.filled: dict[str, dict[str, Node]] = {}
         self.ordered: set[str] = set()  # of these the ones that are partitions
         self.segments: dict[str, CompiledSegment] = {}
         self.under_way: list[str] = []
@@ -368,6 +383,7 @@ class _Compiler:
             return
         if len(pairs) > 1 and when.plain() == _filled(when, "").plain():
             when.wrong(f"'{{value}}' wanted somewhere in the rule, or all segments of {name!r} are the same")
+        filled = self.filled[name] = dict[str, Node]()
         for label, value in pairs:
             full = f"{name}.{label}"
             if not _NAME.fullmatch(label):
@@ -376,7 +392,7 @@ class _Compiler:
                 value.wrong(f"value {label!r} stands twice")
             else:
                 parts = {"when": when, **({"says": says} if says is not None else {})}
-                self.segment_nodes[full] = _filled(node.made(parts), value.text())
+                self.segment_nodes[full] = filled[full] = _filled(node.made(parts), value.text())
                 self.stages[name].append(full)
 
     # --- the scope ----------------------------------------------------------------------------------------------

@@ -12,15 +12,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
+from itertools import combinations
 from typing import Any, Final
 
 from profiles.errors import BadDocument, Mistake, in_order
 from profiles.moments import parse_duration
-from rules.compare import NUMERIC, normal
+from rules.compare import NUMERIC, normal, under
 from rules.compile import OPERATORS, tried_rules
-from rules.documents import Node, parse
+from rules.documents import Node
+from rules.predicates import CUSTOM, MACHINE
 from rules.ranges import (
     ANYTHING,
+    BOXES_MAX,
     COUNTS,
     EVERYBODY,
     NOBODY,
@@ -55,6 +58,8 @@ _BESIDE: Final = (
     "after",
 )
 """What stands beside the comparison of a trait's value."""
+_LOOKS: Final = ("where", "item", "event")
+"""What holds conditions on one thing; ``event`` in the branches of a trigger, else it is a name."""
 _COUNTS: Final = ("times", "distinct", "distinct_days")
 
 
@@ -64,16 +69,15 @@ def checked_rules(files: Sequence[tuple[str, str]], *, zone: str = "", currency:
     Raises:
         BadDocument: with every mistake and every doubt.
     """
-    rulebook, readers, mistakes = tried_rules(files, zone=zone, currency=currency)
-    documents = [node for name, text in files if (node := parse(text, name, mistakes)) is not None]
-    looking = Looking(documents, readers, mistakes)
-    for document in documents:
-        for part in ("segments", "triggers"):
-            for _, node in _entries(document.get(part)):
-                looking.look(part, node)
-    if mistakes or rulebook is None:
-        raise BadDocument(in_order(mistakes))
-    return rulebook
+    tried = tried_rules(files, zone=zone, currency=currency)
+    looking = Looking(tried.documents, tried.readers, tried.filled, tried.mistakes)
+    for document in tried.documents:
+        for part in ("goals", "traits", "segments", "triggers"):
+            for name, node in _entries(document.get(part)):
+                looking.look(part, name, node)
+    if tried.mistakes or tried.rulebook is None:
+        raise BadDocument(in_order(tried.mistakes))
+    return tried.rulebook
 
 
 def _entries(node: Node | None) -> list[tuple[str, Node]]:
@@ -85,23 +89,47 @@ class Looking:
 
     Args:
         readers: the traits that they name.
+        filled: the segments of their templates.
         mistakes: what is wrong in them; of a rule with a mistake in it nothing is known.
     """
 
-    def __init__(self, documents: list[Node], readers: Mapping[str, Reader], mistakes: Sequence[Mistake] = ()) -> None:
+    def __init__(
+        self,
+        documents: list[Node],
+        readers: Mapping[str, Reader],
+        filled: Mapping[str, Mapping[str, Node]],
+        mistakes: Sequence[Mistake] = (),
+    ) -> None:
         self.readers = readers
+        self.filled = filled
         self.wrong = [(one.file, f"{one.where}/") for one in mistakes if one.where]
         self.nodes = {name: node for document in documents for name, node in _entries(document.get("segments"))}
+        for segments in filled.values():
+            self.nodes |= segments
         self.known: dict[str, Boxes] = {}
 
-    def look(self, part: str, node: Node) -> None:
-        """Tell what is doubtful in one segment or trigger."""
+    def look(self, part: str, name: str, node: Node) -> None:
+        """Tell what is doubtful in a goal, trait, segment or trigger."""
+        told = len(node.mistakes)
+        for one in self.filled.get(name, {}).values() if part == "segments" else ():
+            self.look(part, "", one)
+            if len(node.mistakes) > told:
+                return  # Of the other values it would be the same.
+        if node.get("template") is not None and part == "segments":
+            return
+        self._looks(node)
         if part == "triggers":
             for rule in _rules_in(node):
                 self.walk(rule)
+        elif part != "segments":
+            return
+        elif _is(node.get("kind"), "static"):
+            formed = node.get("formed_from")
+            if formed is not None and formed.is_map():
+                self.walk(formed)
         elif _is(node.get("kind"), "stages"):
             self.stages(node)
-        elif node.get("kind") is None and node.get("template") is None:
+        elif node.get("kind") is None:
             when, stays = node.get("when"), node.get("stays_while")
             self.walk(when if when is not None else node)
             if stays is not None:
@@ -130,6 +158,8 @@ class Looking:
             return [box for one in inside for box in self.fits(one)]
         if op == "not":
             return none_of(self.fits(inside))
+        if op == "some" and (least := _least(node)) > 0:
+            return _at_least(least, [self.fits(one) for one in inside])
         if op == "trait":
             return self._trait(node, inside)
         if op == "did":
@@ -137,7 +167,8 @@ class Looking:
         if op == "did_not" and node.get("known_for") is None:
             return none_of(self._did(node, op))
         if op == "in_segment":
-            return self._segment(inside.text())
+            known = self._segment(inside.text())
+            return known if node.get("for") is None else both(known, _unknown(node))
         return _unknown(node)
 
     def _is_wrong(self, node: Node) -> bool:
@@ -201,6 +232,9 @@ class Looking:
         if inside is not None:
             self.walk(inside)
             return self.fits(node)
+        inside = node.get("some")
+        if inside is not None:
+            return self._walk_some(node, list(inside))
         found = self.fits(node)
         if not found:
             node.wrong(f"nobody can ever fit {written(node)}")
@@ -231,7 +265,7 @@ class Looking:
             return _unknown(node)
 
     def _dead_branches(self, child: Node, beside: list[Boxes]) -> None:
-        branches = child.get("any")
+        branches = child.get("any") or child.get("some")
         if branches is None:
             return
         rest = EVERYBODY
@@ -259,6 +293,35 @@ class Looking:
             return found
         except TooMany:
             return _unknown(node)
+
+    def _walk_some(self, node: Node, children: list[Node]) -> Boxes:
+        each, found = [self.walk(one) for one in children], self.fits(node)
+        least = 0 if self._is_wrong(node) else _least(node)
+        if not found and all(each):
+            node.wrong(f"nobody can ever fit {least} of these")
+        try:
+            if covers(found, EVERYBODY) and EVERYBODY not in each:
+                node.wrong(f"everybody fits {least} of these, always")
+            for place, (child, boxes) in enumerate(zip(children, each, strict=True)):
+                others = [*each[:place], *each[place + 1 :]]
+                if found and boxes and not both(boxes, _at_least(least - 1, others)):
+                    child.wrong(f"never one of {least}: it contradicts too many of the others")
+        except TooMany:
+            pass
+        return found
+
+    def _looks(self, node: Node) -> None:
+        """Tell conditions on one thing that nothing can meet together."""
+        if self._is_wrong(node):
+            return
+        if isinstance(node.value, list):
+            for one in node:
+                self._looks(one)
+        for key, one in node.items() if node.is_map() else ():
+            if key in _LOOKS and not asked(one):
+                one.wrong(f"nothing is all of this at once: {written(one)}{_either(one)}")
+            else:
+                self._looks(one)
 
     def stages(self, node: Node) -> None:
         """Stages that nobody reaches, and gaps and overlaps of those that stand on one number."""
@@ -322,6 +385,78 @@ class Looking:
 _YES: Final = Values(others=frozenset({True}))
 
 
+def _at_least(least: int, each: list[Boxes]) -> Boxes:
+    """Whom so many of these fit. Raises as ``both`` does."""
+    so_many = [EVERYBODY, *[NOBODY] * least]
+    for boxes in each:
+        for count in range(least, 0, -1):
+            more = both(so_many[count - 1], boxes)
+            so_many[count] = (
+                EVERYBODY if {} in more else [*so_many[count], *(one for one in more if one not in so_many[count])]
+            )
+            if len(so_many[count]) > BOXES_MAX:
+                raise TooMany
+    return so_many[least]
+
+
+def _least(node: Node) -> int:
+    """How many of ``some``; 0 where that is not said well."""
+    least = node.get("at_least")
+    return least.value if least is not None and type(least.value) is int else 0
+
+
+def asked(where_: Node | None) -> Boxes:
+    """What an entity, an event or an item can be of which this is asked, as far as it can be told."""
+    found = EVERYBODY
+    paths = [wanted.value for name, wanted in _conditions(where_) if name == "category" and _is_word(wanted.value)]
+    if any(not under(a, b) and not under(b, a) for a, b in combinations(paths, 2)):
+        return NOBODY
+    try:
+        for name, wanted in _conditions(where_):
+            found = both(found, _condition(name.removeprefix(CUSTOM), wanted))
+    except TooMany:
+        return EVERYBODY
+    return found
+
+
+def _conditions(where_: Node | None) -> list[tuple[str, Node]]:
+    return [pair for one in where_ if one.is_map() for pair in one.items()] if where_ is not None else []
+
+
+def _condition(name: str, wanted: Node) -> Boxes:
+    """One condition (``rules.predicates``); of what a machine did nothing is known, for `true` is any of its words."""
+    subject = Subject(name)
+    if name in (MACHINE, "category") or wanted.value is None:
+        return _unknown(wanted.made({name: wanted}))
+    if not wanted.is_map():
+        return _compared(subject, "in", wanted, absent=False)
+    found, missing = EVERYBODY, Values(absent=True)
+    for op, operand in wanted.items():
+        if op != "exists":
+            found = both(found, _compared(subject, op, operand, absent=False))
+    there = wanted.get("exists")
+    is_there = both(found, where(subject, missing.without())) if there is None or there.value is True else NOBODY
+    may_miss = all(op in ("ne", "not_in", "exists") for op in wanted.value) and (
+        there is None or there.value is not True
+    )
+    return is_there + where(subject, missing) if may_miss else is_there
+
+
+def _either(where_: Node) -> str:
+    """How to ask for one of several values, where that may be meant."""
+    plain: dict[str, list[str]] = {}
+    for name, wanted in _conditions(where_):
+        if not isinstance(wanted.value, dict | list):
+            plain.setdefault(name, []).append(written(wanted))
+    name = next((name for name, values in plain.items() if len(values) > 1), "")
+    return f"; one of them goes as {{{name}: [{', '.join(plain[name])}]}}" if name else ""
+
+
+def _is_word(value: Any) -> bool:
+    """Whether it is a text that stands for itself: ``$v.product_id`` is whatever that is."""
+    return isinstance(value, str) and not value.startswith("$")
+
+
 def _line_of(boxes: Boxes) -> tuple[Subject, Values] | None:
     """The subject and its numbers, where a rule speaks of one subject's numbers only."""
     if len(boxes) != 1 or len(boxes[0]) != 1:
@@ -343,9 +478,9 @@ def _compared(subject: Subject, op: str, operand: Node, absent: bool) -> Boxes:
         if op in ("ne", "not_in"):
             return where(subject, _but(given, absent))
         return where(subject, numbers(op, [Fraction(one) for one in given]))
-    if op in ("eq", "in") and all(isinstance(one, str | bool) for one in given):
+    if op in ("eq", "in") and all(_is_word(one) or isinstance(one, bool) for one in given):
         return where(subject, Values(others=frozenset(given)))
-    if op in ("ne", "not_in") and all(isinstance(one, str | bool) for one in given):
+    if op in ("ne", "not_in") and all(_is_word(one) or isinstance(one, bool) for one in given):
         return where(subject, _but(given, absent))
     return where(Subject((subject.name, op, json.dumps(_plain(operand), default=str)), YES_OR_NO), _YES)
 

@@ -144,18 +144,20 @@ def _compared(name: str, wanted: Node, beside: tuple[str, ...]) -> Test:
         )  # fmt: skip
         wanted.known(allowed)
         test, _ = words(wanted)
-        if exists is not None:
-            there = exists.truth()
-            if test is None:
-                return lambda value: (value is not None) == there
+        there = exists.truth() if exists is not None else None
+        if test is None and there is not None:
+            return lambda value: (value is not None) == there
         if test is None and all(op in allowed for op, _ in wanted.items()):
             wanted.wrong(f"a comparison wanted: one of {', '.join(allowed)}")
         if test is None:
             return lambda value: False
         # `ne` and `not_in` hold of what is missing; every other comparison wants something there.
-        negative = any(op in ("ne", "not_in") for op, _ in wanted.items())
-        inner = test
-        return lambda value: negative if value is None else inner(value)
+        missing = there is not True and all(op in ("ne", "not_in", "exists") for op, _ in wanted.items())
+        inner = test if there is not False else lambda value: False
+        return lambda value: missing if value is None else inner(value)
+    if name == "category" and isinstance(wanted.value, list):
+        paths = tuple(wanted.texts())
+        return lambda value: any(under(value, path) for path in paths)
     if isinstance(wanted.value, list):
         options = frozenset(normal(one.scalar()) for one in wanted)
         return lambda value: normal(value) in options if not isinstance(value, dict | list) else False

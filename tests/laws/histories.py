@@ -462,7 +462,7 @@ def measures_of(draw: st.DrawFn, types: list[str]) -> dict[str, Any]:
 def conditions_on_items() -> st.SearchStrategy[list[dict[str, Any]]]:
     """What lines may be asked for."""
     one: st.SearchStrategy[dict[str, Any]] = st.sampled_from(
-        [{"category": "tools"}, {"product_id": "a"}, {"product_id": ["a", "d"]}, {"brand": "Bosch"}, {"quantity": {"gte": 2}}, {"category": {"ends_with": "s"}}, {"sku": "a-1"}, {"name": {"starts_with": "Drill"}}, {"name": {"ne": "Drill a"}}]
+        [{"category": "tools"}, {"product_id": "a"}, {"product_id": ["a", "d"]}, {"brand": "Bosch"}, {"quantity": {"gte": 2}}, {"category": {"ends_with": "s"}}, {"sku": "a-1"}, {"name": {"starts_with": "Drill"}}, {"name": {"ne": "Drill a"}}, {"category": ["garden", "tools"]}, {"brand": {"exists": True, "ne": "Bosch"}}, {"brand": {"ne": "Bosch", "ends_with": "a"}}]
     )  # fmt: skip
     return st.lists(one, min_size=1, max_size=2)
 

@@ -1108,15 +1108,15 @@ def condition(props: dict[str, Any], wanted: dict[str, Any]) -> bool:
             if "exists" in ops and (value is not None) != ops.pop("exists"):
                 return False
             if ops and value is None:
-                if not set(ops) & {"ne", "not_in"}:
+                if not set(ops) <= {"ne", "not_in"}:
                     return False
             elif ops and not compared(value, ops, 0):
                 return False
+        elif name == "category":
+            if not any(value == one or str(value).startswith(f"{one}/") for one in listed(operand)):
+                return False
         elif isinstance(operand, list):
             if value not in operand:
-                return False
-        elif name == "category":
-            if not (value == operand or str(value).startswith(f"{operand}/")):
                 return False
         elif value != operand:
             return False

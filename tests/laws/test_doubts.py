@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from profiles.errors import Mistake
 from rules.compile import compile_rules
 from rules.documents import parse
-from rules.doubts import Looking
+from rules.doubts import Looking, asked
+from rules.predicates import conditions
 from rules.ranges import (
     COUNTS,
     EVERYBODY,
@@ -96,7 +97,7 @@ def claims(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
     mistakes: list[Mistake] = []
     node = parse(text, "rules", mistakes)
     assert node is not None
-    looking = Looking([node], compile_rules([("rules", text)]).readers)
+    looking = Looking([node], compile_rules([("rules", text)]).readers, {})
     fits = {name: looking.fits(one) for name, one in looking.nodes.items()}
     pairs = [(name, "nobody", NOBODY, boxes) for name, boxes in fits.items()]
     pairs += [(name, "everybody", boxes, EVERYBODY) for name, boxes in fits.items()]
@@ -124,6 +125,9 @@ def test_what_is_claimed_of_rules_holds_in_every_life(one: Any, two: Any, told: 
             "neither": {"not": {"any": [one, two]}},
             "never": {"all": [one, {"not": one}]},
             "always": {"any": [two, {"not": two}]},
+            "one_for": {"in_segment": "one", "for": "P1D"},
+            "one_lately": {"all": [{"in_segment": "one"}, {"not": {"in_segment": "one", "for": "P1D"}}]},
+            "some": {"some": [one, two, {"in_segment": "one_for"}], "at_least": 2},
         },
     }
     said = list(claims(document))
@@ -140,10 +144,52 @@ def test_what_is_claimed_of_rules_holds_in_every_life(one: Any, two: Any, told: 
                 assert name not in members or what in members, (name, what, document["segments"])
 
 
+def conditions_of_one_thing() -> st.SearchStrategy[list[dict[str, Any]]]:
+    value = st.sampled_from(["a", "a/b", "ab", 1, 2, True])
+    plain = st.one_of(value, st.lists(value, min_size=1, max_size=2))
+    ops = st.fixed_dictionaries(
+        {},
+        optional={
+            "eq": value, "ne": value, "in": st.lists(value, max_size=2), "not_in": st.lists(value, max_size=2), "gte": st.integers(0, 3),
+            "lt": st.integers(0, 3), "starts_with": st.just("a"), "under": st.sampled_from(["a", "ab"]), "exists": st.booleans(),
+        },
+    ).filter(bool)  # fmt: skip
+    path = st.sampled_from(["a", "a/b", "ab"])
+    paths = st.one_of(path, st.lists(path, min_size=1, max_size=2), ops)
+    one = st.one_of(
+        st.builds(lambda x: {"custom.x": x}, st.one_of(plain, ops)), st.builds(lambda one: {"category": one}, paths)
+    )
+    return st.lists(one, min_size=1, max_size=3)
+
+
+@pytest.mark.mechanic("D9")
+@law(300)
+@given(
+    wanted=conditions_of_one_thing(),
+    x=st.sampled_from([None, "a", "a/b", 1, 2, True, ["a"]]),
+    category=st.sampled_from([None, "a", "a/b", "ab", "b"]),
+)
+def test_what_nothing_is_said_to_be_nothing_is(wanted: list[dict[str, Any]], x: Any, category: Any) -> None:
+    mistakes: list[Mistake] = []
+    node = parse(json.dumps(wanted), "rules", mistakes)
+    meets, _ = conditions(node)
+    assert node is not None
+    assert meets is not None
+    assert not mistakes
+    possible = asked(node)
+    event("nothing" if not possible else "something")
+    assert possible or not meets({"x": x, "category": category})
+
+
 def test_it_does_claim() -> None:
     document = {"segments": {
         "few": {"did": "order", "times": {"lt": 3}}, "one": {"did": "order", "times": {"eq": 1}},
         "none": {"all": [{"did": "order", "times": {"gt": 3}}, {"did": "order", "times": {"lt": 2}}]},
         "all": {"any": [{"trait": "gender", "missing": True}, {"trait": "gender", "exists": True}]},
+        "long": {"in_segment": "one", "for": "P1D"},
+        "two_of": {"some": [{"in_segment": "long"}, {"did": "order", "times": {"gte": 5}}, {"did": "page_viewed"}], "at_least": 2},
+        "two_long": {"all": [{"in_segment": "two_of"}, {"did_not": "page_viewed"}]},
     }}  # fmt: skip
-    assert {("one", "few"), ("none", "nobody"), ("all", "everybody")} <= set(claims(document))
+    assert {("one", "few"), ("none", "nobody"), ("all", "everybody"), ("long", "one"), ("two_long", "nobody")} <= set(
+        claims(document)
+    )

@@ -146,6 +146,21 @@ def test_what_nobody_can_mean_is_told_beside_other_mistakes_and_a_slip_in_yaml_h
 
 
 @pytest.mark.invariant("R29")
+@pytest.mark.mechanic("D9")
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "{all: [{in_segment: vip}, {not: {in_segment: vip, for: P7D}}]}",
+        "{did: order, item: [{category: shoes}, {category: shoes/boots}, {brand: {ne: Boss, exists: true}}]}",
+        "{all: [{any_item: children, where: {sex: m}}, {any_item: children, where: {sex: f}}]}",
+        "{did: email_opened, where: [{machine: true}, {machine: scanner}]}",
+        "{some: [{did: order}, {did: order}, {did: page_viewed}], at_least: 2}",
+    ],
+)
+def test_what_can_be_meant_is_taken(rule: str) -> None:
+    assert told(("a.yaml", f"segments:\n  vip: {{trait: orders_paid, gte: 3}}\n  a: {rule}\n")) == []
+
+
 def test_a_small_file_cannot_become_a_large_one() -> None:
     bomb = "a: &a [x]\n" + "".join(
         f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
