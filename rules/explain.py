@@ -26,7 +26,7 @@ from rules.projections import Projection
 from rules.rulebook import CompiledSegment, Rulebook
 from rules.say import in_words
 from rules.spec import Judged, plain, shown
-from rules.verdict import Verdict
+from rules.verdict import Verdict, at_least
 from rules.whatif import least_changes
 
 STEPS_MAX: Final = 4_000
@@ -331,7 +331,8 @@ class _Present:
             (name,) = [which for what, which in judged.reads if what == "segment"]
             nested, (_, until_ms) = self.explained(self.by_name[name], told)
         elif children:
-            until_ms = _until(judged.op, holds, [verdict for _, verdict in children])
+            # One failing rule keeps `all` failing: of the children, not of the judge, it is known which lasts longest.
+            _, until_ms = at_least(judged.least, [verdict for _, verdict in children])
         elif p.session is not None and _ends_with_session(judged, self.rulebook):
             until_ms = min(until_ms, p.timers[sessions.TIMER])
         node = {
@@ -345,14 +346,6 @@ class _Present:
             "segment": nested,
         }
         return node, Verdict(holds, until_ms)
-
-
-def _until(op: str, holds: bool, verdicts: list[Verdict]) -> int:
-    """How long time alone leaves ``all``, ``any`` or ``not`` as it is."""
-    if op in ("all", "any") and (op == "any") == holds:
-        # One failing rule keeps `all` failing, one that holds keeps `any`: the one that lasts longest decides.
-        return max(verdict.until_ms for verdict in verdicts if verdict.holds == holds)
-    return min(verdict.until_ms for verdict in verdicts)
 
 
 def _ends_with_session(judged: Judged, rulebook: Rulebook) -> bool:

@@ -19,8 +19,8 @@ def staying(name: str, enters: Judged, stays: Judged) -> Judged:
     """Who has entered stays as long as a weaker rule holds."""
     member = _membership(name)
     both = all_of((member.judge, stays.judge))
-    children = (enters, Judged("all", "all of these", both, stays.reads, (member, stays)))
-    return Judged("any", "any of these", any_of((enters.judge, both)), enters.reads | stays.reads, children)
+    children = (enters, Judged("all", "all of these", both, stays.reads, (member, stays), least=2))
+    return Judged("any", "any of these", any_of((enters.judge, both)), enters.reads | stays.reads, children, least=1)
 
 
 def static(name: str, node: Node, scope: Scope) -> Judged:

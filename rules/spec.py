@@ -38,6 +38,7 @@ class Judged:
         text: the condition in words.
         value: what the profile has, for ``explain``: (profile, now_ms) -> a value as people read it (``shown``).
         events: what made it so, as far as it is kept: (profile, now_ms) -> mappings with ``at``, newest first.
+        least: how many of the children must hold; of ``not``, must not.
     """
 
     op: str
@@ -47,6 +48,7 @@ class Judged:
     children: tuple[Judged, ...] = ()
     value: Callable[[Profile, int], Any] | None = None
     events: Callable[[Profile, int], list[dict[str, Any]]] | None = None
+    least: int = 0
 
 
 Read = Callable[[Profile, int], tuple[Any, int]]

@@ -8,7 +8,7 @@ says: this holds now, and time alone cannot change it before ``until_ms`` (exclu
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
 from profiles.moments import FOREVER
@@ -45,6 +45,18 @@ def negated(judge: Judge) -> Judge:
         return not holds, until_ms
 
     return judge_not
+
+
+def at_least(least: int, answers: Iterable[Answer]) -> Answer:
+    """Whether so many of these hold. It lasts until so many have turned that the rest decides otherwise: those that turn
+    first."""
+    ends: tuple[list[int], list[int]] = ([], [])
+    for holds, until_ms in answers:
+        ends[holds].append(until_ms)
+    there = len(ends[True])
+    if there >= least:
+        return True, sorted(ends[True])[there - least]
+    return False, sorted(ends[False])[least - there - 1]
 
 
 def all_of(judges: tuple[Judge, ...]) -> Judge:

@@ -28,7 +28,14 @@ def _several(node: Node, scope: Scope, name: str) -> Judged:
     # One that is itself of this kind is asked part by part: the answer is the same, and how long it stays true.
     judges = tuple(one.judge for child in children for one in _parts(child, name))
     reads = frozenset().union(*(child.reads for child in children))
-    return Judged(name, f"{name} of these", all_of(judges) if name == "all" else any_of(judges), reads, children)
+    return Judged(
+        name,
+        f"{name} of these",
+        all_of(judges) if name == "all" else any_of(judges),
+        reads,
+        children,
+        least=len(children) if name == "all" else 1,
+    )
 
 
 def _parts(judged: Judged, name: str) -> tuple[Judged, ...]:
@@ -42,7 +49,7 @@ def _not(node: Node, scope: Scope) -> Judged:
     inside = node.get("not")
     assert inside is not None
     child = scope.rule(inside)
-    return Judged("not", "not", negated(child.judge), child.reads, (child,))
+    return Judged("not", "not", negated(child.judge), child.reads, (child,), least=1)
 
 
 def _words_all(rule: dict[str, Any], t: Tongue) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from profiles.state import Profile
 from rules.documents import Node
 from rules.spec import Judged, OperatorSpec, RuleExample, Scope
-from rules.verdict import NO, Answer, Judge
+from rules.verdict import NO, Answer, at_least
 from rules.words import Tongue
 
 
@@ -20,24 +20,12 @@ def _some(node: Node, scope: Scope) -> Judged:
         node.wrong("'at_least' is missing: how many of the rules must hold")
         return Judged("some", "some of these", lambda profile, now_ms: NO, reads, children)
     least = wanted.integer(least=1, most=len(children), default=1)
-    judge = _at_least(least, tuple(child.judge for child in children))
-    return Judged("some", f"at least {least} of these", judge, reads, children)
-
-
-def _at_least(least: int, judges: tuple[Judge, ...]) -> Judge:
-    """It ends when so many have turned that the rest decides otherwise: those that turn first."""
+    judges = tuple(child.judge for child in children)
 
     def judge(profile: Profile, now_ms: int) -> Answer:
-        ends: tuple[list[int], list[int]] = ([], [])
-        for one in judges:
-            holds, until_ms = one(profile, now_ms)
-            ends[holds].append(until_ms)
-        there = len(ends[True])
-        if there >= least:
-            return True, sorted(ends[True])[there - least]
-        return False, sorted(ends[False])[least - there - 1]
+        return at_least(least, [one(profile, now_ms) for one in judges])
 
-    return judge
+    return Judged("some", f"at least {least} of these", judge, reads, children, least=least)
 
 
 def _words(rule: dict[str, Any], t: Tongue) -> str:

@@ -240,6 +240,25 @@ def test_an_answer_that_a_verdict_promises_too_short_is_followed_to_its_true_end
     assert told["changes_at"] == "2026-02-14T00:00:00.000Z"
 
 
+@pytest.mark.mechanic("D3")
+@pytest.mark.parametrize(
+    ("rule", "holds"),
+    [
+        ("{some: [{did: product_viewed, window: P7D}, {did: order, window: P30D}, {consent: {channel: email}}], at_least: 1}", True),
+        ("{some: [{did_not: product_viewed, window: P7D}, {did_not: order, window: P30D}, {consent: {channel: email}}], at_least: 2}", False),
+        ("{not: {some: [{did: product_viewed, window: P7D}, {did: order, window: P30D}], at_least: 1}}", False),
+    ],
+)  # fmt: skip
+def test_some_lasts_until_so_many_have_turned_that_the_rest_decides_otherwise(rule: str, holds: bool) -> None:
+    rulebook = rules_of(f"segments: {{a: {rule}}}")
+    life = Life(rulebook)
+    life.event("Product Viewed", START_MS, product_id="food")
+    bought(life, START_MS + DAY_MS, "o1", 10)
+    told = explain(life.profile, "a", rulebook, START_MS + 2 * DAY_MS)
+    ends_at = iso(START_MS + 31 * DAY_MS)
+    assert (told["holds"], told["changes_at"], told["rule"]["until"]) == (holds, ends_at, ends_at)
+
+
 def test_a_search_that_found_no_end_says_how_far_it_looked() -> None:
     rulebook = rules_of(
         """
