@@ -103,10 +103,12 @@ def found(faults: Iterable[str], *, most: int = FOUND_WITHIN, jobs: int = 0) -> 
     """(fault, seeds needed, the broken promise) for each; 0 seeds where none of so many found it."""
     for fault in faults:
         needed, broken = 0, ""
+        seen: set[int] = set()
         for one in many(range(most), fault=fault, jobs=jobs):
+            seen.add(one.seed)
             if one.broken and (not needed or one.seed + 1 < needed):
                 needed, broken = one.seed + 1, one.broken
-            if needed and one.seed > needed:
+            if needed and seen.issuperset(range(needed)):  # They come as they are done: an earlier one may yet find it.
                 break
         yield fault, needed, broken
 
