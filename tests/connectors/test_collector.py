@@ -127,7 +127,7 @@ async def test_a_key_that_has_ended_is_401_and_the_metrics_tell_when_it_ends(bro
     said = {"source": f"ends-{mark}", "kind": "public"}
     keys = json.dumps({"gone": {**said, "until": iso(now_ms - 1)}, "goes": {**said, "until": iso(now_ms + DAY_MS)}})
     async with collecting(broker, write_keys=keys) as collector:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{collector.port}") as client:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{collector.port}", timeout=60) as client:
             is_error(await client.post("/v1/t", auth=("gone", ""), json=track(mark)), 401, "unknown_key")
             assert (await client.post("/v1/t", auth=("goes", ""), json=track(mark))).status_code == 200
             told = (await client.get("/metrics")).text
@@ -496,7 +496,7 @@ async def test_its_own_process_ends_cleanly_at_sigterm(broker: str, mark: str) -
     program = "import os; from connectors.settings import read; from connectors.collector.server import run; run(read(os.environ))"
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, env=env)
     try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client, asyncio.timeout(180):
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as client, asyncio.timeout(180):
             while True:
                 try:
                     answer = await client.post("/v1/t", auth=WEB, json=track(mark))

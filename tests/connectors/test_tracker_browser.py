@@ -225,7 +225,7 @@ window.fetch = (...args) => real(...args).then(answer => { window.statuses.push(
 async def overloaded(collector: Collector) -> AsyncIterator[None]:
     """The one request that this collector takes at a time is under way: others are answered 429, unread."""
     _, writer = await raw(collector.port, "POST /v1/t", length=10)
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{collector.port}") as client:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{collector.port}", timeout=60) as client:
         await under_way(client, 1)
         yield
         writer.close()

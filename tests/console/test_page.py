@@ -71,7 +71,7 @@ async def eventually(browser: Browser, script: str, wanted: Any) -> None:
 
 
 async def test_it_is_ready_when_store_rules_and_broker_answer(window: Console) -> None:
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{window.port}") as client:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{window.port}", timeout=60) as client:
         async with asyncio.timeout(120):
             while (await client.get("/readyz")).status_code != 200:
                 await asyncio.sleep(0.02)

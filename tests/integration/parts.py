@@ -327,7 +327,7 @@ async def collecting(shop: Shop, clock: Any, **settings: str) -> AsyncIterator[E
     collector = Collector(connectors.settings.read({**shop.env, **more}), clock)
     await collector.start()
     try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{collector.port}") as client:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{collector.port}", timeout=60) as client:
             yield Edge(collector, client)
     finally:
         await collector.stop()

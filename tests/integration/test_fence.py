@@ -183,7 +183,7 @@ async def tokens(topics: Topics) -> list[bytes]:
 
 async def metric(port: int, name: str) -> float:
     """A figure without labels, as a worker tells it to Prometheus."""
-    async with httpx.AsyncClient() as asking:
+    async with httpx.AsyncClient(timeout=60) as asking:
         told = (await asking.get(f"http://127.0.0.1:{port}/metrics")).text
     [line] = [line for line in told.splitlines() if line.startswith(f"{name} ")]
     return float(line.split()[1])

@@ -78,7 +78,7 @@ async def test_the_button_of_a_letter_takes_effect_before_the_next_one(
             made = letter(record, f"http://127.0.0.1:{edge.port}")
             button, page = made["List-Unsubscribe"].strip("<>"), made.get_body(("html",)).get_content()
             click = page.split('href="')[1].partition('"')[0]
-            async with httpx.AsyncClient() as client:
+            async with httpx.AsyncClient(timeout=60) as client:
                 # A gateway follows every link before anybody reads; then she does.
                 for link in (button, click):
                     await client.get(link, headers={"User-Agent": "Proofpoint"})

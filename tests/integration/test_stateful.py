@@ -137,7 +137,9 @@ async def test_any_walk_along_the_links_is_answered_as_promised_and_loses_nothin
             await topics.settled()
             assert told <= _message_ids(topics)
             headers = {"authorization": f"Bearer {TOKEN}"}
-            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{api.port}", headers=headers) as client:
+            async with httpx.AsyncClient(
+                base_url=f"http://127.0.0.1:{api.port}", headers=headers, timeout=60
+            ) as client:
 
                 async def all_answered() -> bool:
                     answers = [await client.get(f"/api/v1/receipts/{command}") for command in sorted(commands)]
@@ -153,7 +155,7 @@ def _walked(collector: int, api: int) -> tuple[set[str], set[str]]:
     """Walk; the ids of messages and of commands that were taken."""
     told, commands, wrong = set[str](), set[str](), list[str]()
     headers = {"authorization": f"Bearer {TOKEN}"}
-    document = httpx.get(f"http://127.0.0.1:{api}/api/openapi.json", headers=headers).json()
+    document = httpx.get(f"http://127.0.0.1:{api}/api/openapi.json", headers=headers, timeout=60).json()
     schema = schemathesis.openapi.from_dict(_linked(document))
 
     class Walks(schema.as_state_machine()):  # type: ignore[misc]  # a class made from the document

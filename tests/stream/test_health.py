@@ -24,7 +24,7 @@ async def test_probes_are_told_whether_the_loop_turns_and_whether_the_worker_is_
     clock = Clock()
     health = Health(clock)
     base = f"http://127.0.0.1:{health.serve(0)}"
-    async with httpx.AsyncClient(base_url=base) as client:
+    async with httpx.AsyncClient(base_url=base, timeout=60) as client:
 
         async def told(path: str) -> tuple[int, str]:
             answer = await client.get(path)
