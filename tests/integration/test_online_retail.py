@@ -29,7 +29,10 @@ LONDON = ZoneInfo("Europe/London")
 
 @pytest.fixture
 def shop(installation: Installation) -> Shop:
-    return asyncio.run(opened(installation, clock="log", currency="GBP", zone="Europe/London"))
+    # Nobody leaves here, and a busy machine may keep a worker from its heartbeats.
+    return asyncio.run(
+        opened(installation, clock="log", currency="GBP", zone="Europe/London", session_ms="10000", heartbeat_ms="1000")
+    )
 
 
 @dataclass
