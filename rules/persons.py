@@ -35,7 +35,7 @@ from profiles.wire import (
 from rules import published, records
 from rules.changes import RULES_CAME
 from rules.journeys import RUN
-from rules.outcome import DUPLICATE, ERASED, FORWARDED, REFUSED
+from rules.outcome import DUPLICATE, ERASED, FORWARDED, HELD, REFUSED
 from rules.program import AUDIENCE, Chance
 from rules.waiting import Waiting, edit_digest
 
@@ -223,7 +223,7 @@ class Persons(Waiting):
             self.out.outcome = DUPLICATE
         elif (p.timers or p.held) and not self._caught_up(command.seen_ms):
             if any(held[1] == SWEEP and decode_command(held[2]).link >= command.link for held in p.held):
-                self.out.outcome = DUPLICATE
+                self.out.outcome = HELD  # It waits already; what was due before has been done just now.
             else:
                 self._hold(SWEEP, command.seen_ms, encode_command(command))
         else:
@@ -250,7 +250,7 @@ class Persons(Waiting):
             self.out.outcome = DUPLICATE
         elif (p.timers or p.held) and not self._caught_up(command.seen_ms):
             if any(held[1] == RULES and decode_command(held[2]).link == command.link for held in p.held):
-                self.out.outcome = DUPLICATE
+                self.out.outcome = HELD  # As above.
             else:
                 self._hold(RULES, command.seen_ms, encode_command(command))
         else:

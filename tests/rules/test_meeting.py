@@ -9,7 +9,8 @@ import pytest
 from profiles.ids import small_id
 from profiles.moments import DAY_MS
 from profiles.wire import SEGMENT_CHANGES, TRIGGERS_PREFIX
-from rules.engine import ruled
+from rules.engine import ruled, step
+from rules.outcome import HELD
 from rules.rulebook import Rulebook
 from rules.scenarios import World
 from tests.rules.told import START_MS, Life, rules_of
@@ -112,3 +113,23 @@ def test_to_meet_rules_twice_changes_nothing() -> None:
     members, published = dict(world.profile(ANA).members), len(world.published)
     meets(world, world.rulebook)
     assert (world.profile(ANA).members, len(world.published)) == (members, published)
+
+
+@pytest.mark.invariant("R16")
+def test_what_was_due_before_rules_that_wait_already_is_told_by_whoever_lets_it_happen() -> None:
+    # A worker looks at a profile more than once while the rules wait behind its gate: each look does what is due by then.
+    looks = "{{did: page_viewed, window: {{within: P{}D}}}}"
+    old = rules_of(f"segments: {{days: {looks.format(2)}, week: {looks.format(7)}}}")
+    new = rules_of(
+        f"segments: {{days: {looks.format(2)}, week: {looks.format(7)}, gone: {{not: {{in_segment: week}}}}}}"
+    )
+    life = Life(old)
+    life.event("Page Viewed", START_MS)
+    rules = ruled(ANA, new, START_MS + 8 * DAY_MS)
+    first = step(life.profile, rules, new, gate_ms=START_MS)
+    assert (first.outcome, first.members) == (HELD, [])
+    again = step(life.profile, rules, new, gate_ms=START_MS + 3 * DAY_MS)
+    assert (again.outcome, again.members, len(life.profile.held)) == (HELD, [("days", False)], 1)
+    life.rulebook = new
+    life.wait_until(START_MS + 8 * DAY_MS)
+    assert life.members() == ["gone"]
