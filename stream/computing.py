@@ -209,8 +209,7 @@ class Computing(Telling):
         given.seen_ms = shard.clock_ms if type(given) is Event else max(given.received_ms, held.profile.seen_ms)
         if place > self.newest.get(group.partition, _NONE)[0]:
             self.newest[group.partition] = (place, given.backfill)
-        # With all partitions here and abreast, everything before this input has been applied everywhere.
-        gate_ms = max(group.gate_ms, min(at_ms, self.reached_ms)) if self.is_abreast else group.gate_ms
+        gate_ms = self._gate_ms(group, at_ms)
         without: tuple[Kept, ...] = ()
         if shard.known or shard.is_new:
             self._meet(held, shard, gate_ms, given.seen_ms)
@@ -240,9 +239,9 @@ class Computing(Telling):
             metrics.FOREIGN.inc()
         if out.commands:
             if self.is_alone:
-                self.untold[place] = (held, out.commands, one.raw.topic, offset, gate_ms)
+                self.untold[place] = (held, out.commands, one.raw.topic, offset, at_ms)
             else:
-                self._tell(held, out.commands, one.raw.topic, offset, gate_ms)
+                self._tell(held, out.commands, one.raw.topic, offset, at_ms)
         if self.last[address] == place and held.batch == self.number:
             self._seal(held)  # While the processor still has it at hand.
 

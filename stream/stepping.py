@@ -107,6 +107,14 @@ class Stepping:
         self.untold: dict[int, tuple[Held, list[Command], str, int, int]] = {}  # place -> what ``_tell`` wants
         self.newest: dict[int, tuple[int, bool]] = {}  # partition -> (place of its newest input, is it history)
 
+    def _gate_ms(self, group: Group, at_ms: int) -> int:
+        """Up to when a group's timers may fire with an input of that time, or with what it tells one of theirs at once.
+
+        With all partitions here and abreast, everything before the input has been applied everywhere. Else only the group's own
+        gate counts: another's may have opened, and this one's commands be unread (R16).
+        """
+        return max(group.gate_ms, min(at_ms, self.reached_ms)) if self.is_abreast else group.gate_ms
+
     def _step(self, held: Held, given: Event | Command | Wake, gate_ms: int, without: tuple[Kept, ...] = ()) -> Step:
         """``step``, under the rules that the profile's shard goes by."""
         return step(

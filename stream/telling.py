@@ -30,12 +30,12 @@ from stream.stepping import BEHIND
 class Telling(Meeting):
     """A batch, in which one tells another."""
 
-    def _tell(self, held: Held, commands: list[Command], topic: str, offset: int, gate_ms: int) -> None:
+    def _tell(self, held: Held, commands: list[Command], topic: str, offset: int, at_ms: int) -> None:
         """Send commands: to the log always, and at once to an address of ours that is at hand.
 
         The log's copy is then found taken (R2). Commands that a command causes here have no offset of their own yet:
         they bear the first cause's, under a name that no topic has. What is told at once stands on the sender's write:
-        both are in one commit, which is whole, or nothing is told at once.
+        both are in one commit, which is whole, or nothing is told at once. ``at_ms``: when the first cause came.
         """
         owned, shards = self.owned, self.shards
         waiting = [(held, topic, command) for command in commands]
@@ -66,6 +66,7 @@ class Telling(Meeting):
             if before is not None and (offset, ordinal) <= before:
                 continue
             command.seen_ms = max(command.received_ms, target.profile.seen_ms)
+            gate_ms = self._gate_ms(owned.groups[number % owned.partitions], at_ms)
             self._meet(target, shard, gate_ms, command.seen_ms)
             command.seen_ms = max(command.seen_ms, target.profile.seen_ms)
             try:

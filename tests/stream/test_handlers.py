@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 
 import orjson
@@ -14,6 +15,8 @@ from profiles.state import Profile
 from profiles.wire import (
     CUSTOMER_EVENTS,
     DEAD_LETTERS,
+    EVENT_TOPICS,
+    FORWARD,
     INPUT_TOPICS,
     PAGE_VIEWS,
     PROFILE_COMMANDS,
@@ -205,6 +208,56 @@ async def test_a_timer_does_not_fire_with_an_input_while_another_partitions_end_
     profile = await views(2)
     assert bool(profile.held) is is_stale
     assert len(log.read((trigger_topic("left"), 1), 0, 9)) == (0 if is_stale else 1)
+    await engine.stop(broken=True)
+
+
+@pytest.mark.invariant("R16")
+async def test_what_is_told_at_once_fires_no_timer_whose_own_gate_is_shut() -> None:
+    # The sender's partition has read its commands since the gate was asked for; this one's may lie unread.
+    began_ms = 1_000_000
+    time = LogClock(began_ms)
+    store, log = MemoryStore(time), MemoryLog(4)
+    clock = StoreClock(store.now_ms, time.now_ms)
+    rules = compile_rules([("rules", LETTER)])
+    engine = Handlers(store, log, clock, SystemIds(), rules, Own(), 4, relaxed=True, wall_ms=time.now_ms)
+    await engine.start()
+    await engine.claim([0, 1])
+    groups = engine._owned.groups
+    tab = next(f"anon:{number}" for number in range(99) if shard_of(f"anon:{number}") % 4 == 0)
+    customer = next(f"user:{number}" for number in range(99) if shard_of(f"user:{number}") % 4 == 1)
+    read: Counter[tuple[str, int]] = Counter()
+
+    async def read_all() -> None:
+        for place in [(topic, partition) for topic in INPUT_TOPICS for partition in (0, 1)]:
+            if records := log.read(place, read[place], 99):
+                await engine.deliver(*place, records, time.now_ms())
+                read[place] += len(records)
+        time.advance(time.now_ms() + 1)
+        for topic, partition in [(topic, partition) for topic in INPUT_TOPICS for partition in (0, 1)]:
+            engine.at_end(topic, partition, log.end((topic, partition)), time.now_ms())
+
+    async def happens(number: int, kind: str, address: str, *others: str) -> Profile:
+        event = Event(f"m{number}", "shop", kind, time.now_ms(), time.now_ms(), address, others)
+        topic = PAGE_VIEWS if kind == "page_viewed" else CUSTOMER_EVENTS
+        log.append(Record(topic, address, encode_event(event)))
+        await read_all()
+        async with asyncio.timeout(120):
+            while not (
+                engine.progress().is_settled and sum(engine.progress().applied[one] for one in EVENT_TOPICS) == number
+            ):
+                await asyncio.sleep(0.01)
+        [blob] = await store.load([customer])
+        assert blob is not None
+        return decode(customer, blob)
+
+    await read_all()
+    await happens(1, "identified", customer, tab)
+    assert (await happens(2, "page_viewed", customer)).runs
+    time.advance(began_ms + 9_000)
+    groups[0].gate_ms = began_ms + 8_000
+    profile = await happens(3, "page_viewed", tab)
+    assert profile.runs
+    assert [kind for _, kind, _ in profile.held] == [FORWARD]
     await engine.stop(broken=True)
 
 
