@@ -27,7 +27,9 @@ from profiles.codec import decode
 from profiles.ids import small_id
 from profiles.moments import iso
 from profiles.state import Profile
+from rules.messages import CHANNELS
 from rules.rulebook import Rulebook
+from rules.slips import did_you_mean
 from rules.spec import plain, shown
 from stream.ports import ProfileStore
 
@@ -68,6 +70,22 @@ class Only:
         """Whether this person may be in the file."""
         state = consent.state_of(profile, self.channel, self.topic)
         return state != consent.DENIED if self.opt_out else state == consent.GRANTED
+
+
+def only_of(text: str, *, opt_out: bool) -> Only | None:
+    """``email:sale`` as a filter; nothing is none.
+
+    Raises:
+        ValueError: it is no channel and topic, or a slip of the pen for another channel, by which nobody would be found.
+    """
+    if not text:
+        return None
+    channel, colon, topic = text.partition(":")
+    if not (channel and colon and topic):
+        raise ValueError("channel:topic like email:sale or sms:* wanted, got other text")
+    if channel not in CHANNELS and (meant := did_you_mean(channel, CHANNELS, alike=0.8)):
+        raise ValueError(f"unknown channel {channel!r}{meant}")
+    return Only(channel, topic, opt_out)
 
 
 def columns_of(fields: Sequence[str]) -> tuple[str, ...]:

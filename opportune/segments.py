@@ -16,7 +16,7 @@ from rich.table import Table
 
 from console.addresses import read_address
 from console.commands import Commands
-from console.exports import FORMATS, Only, columns_of, encoded, members
+from console.exports import FORMATS, Only, columns_of, encoded, members, only_of
 from console.lists import Lists, versions
 from opportune.tables import page
 from profiles.errors import Refused
@@ -154,12 +154,10 @@ def consent_of(text: str, *, opt_out: bool) -> Only | None:
     Raises:
         Refused: it is no channel and topic.
     """
-    if not text:
-        return None
-    channel, colon, topic = text.partition(":")
-    if not (channel and colon and topic):
-        raise Refused("--consent: channel:topic like email:sale or sms:* wanted, got other text")
-    return Only(channel, topic, opt_out)
+    try:
+        return only_of(text, opt_out=opt_out)
+    except ValueError as error:
+        raise Refused(f"--consent: {error}") from None
 
 
 def formed(env: Mapping[str, str], name: str, of: str | Path, by: str, why: str, command_id: str) -> dict[str, Any]:

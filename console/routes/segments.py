@@ -120,12 +120,10 @@ def segments(routes: APIRouter, reader: Reader) -> None:
 
 
 def _only(text: str, opt_out: bool) -> exports.Only | None:
-    if not text:
-        return None
-    channel, colon, topic = text.partition(":")
-    if not (channel and colon and topic):
-        raise Asked(400, "invalid_parameter", "consent: channel:topic like email:sale or sms:* wanted, got other text")
-    return exports.Only(channel, topic, opt_out)
+    try:
+        return exports.only_of(text, opt_out=opt_out)
+    except ValueError as error:
+        raise Asked(400, "invalid_parameter", f"consent: {error}") from None
 
 
 def _segment(segment: CompiledSegment, sizes: dict[str, int], generation: Generation) -> dict[str, Any]:

@@ -157,6 +157,7 @@ async def test_what_cannot_be_exported_is_refused_before_the_first_byte() -> Non
             ("byers/export", 404, "unknown_segment"),
             ("buyers/export?format=pdf", 400, "invalid_parameter"),
             ("buyers/export?consent=email", 400, "invalid_parameter"),
+            ("buyers/export?consent=emial:sale", 400, "invalid_parameter"),
         ):
             answer = await client.get(f"/api/v1/segments/{path}")
             assert (answer.status_code, json_of(answer)["code"]) == (status, code)
