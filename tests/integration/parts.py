@@ -118,20 +118,26 @@ async def opened(installation: Installation, **settings: str) -> Shop:
 
 
 async def until(holds: Callable[[], Awaitable[Any]], *, what: str = "", within_s: float = WITHIN_S) -> Any:
-    """Ask again and again until the answer is true; return it.
+    """Ask again and again until the answer is true; return it. What is asked may be away for a while, or slow to answer.
 
     Raises:
         AssertionError: it was not in time; ``what`` says what was waited for.
     """
+    unanswered: OSError | None = None
     try:
-        async with asyncio.timeout(within_s):
-            while True:
-                answer = await holds()
+        async with asyncio.timeout(within_s) as limit:
+            # A client of the store may turn the word that time is up into an error of its own.
+            while not limit.expired():
+                try:
+                    answer = await holds()
+                except OSError as error:
+                    answer, unanswered = None, error
                 if answer:
                     return answer
                 await asyncio.sleep(POLL_S)
+            raise TimeoutError
     except TimeoutError:
-        raise AssertionError(f"within {within_s:.0f} s wanted: {what or holds.__qualname__}") from None
+        raise AssertionError(f"within {within_s:.0f} s wanted: {what or holds.__qualname__}") from unanswered
 
 
 # --- workers ------------------------------------------------------------------------------------------------------
