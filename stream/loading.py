@@ -34,6 +34,10 @@ _NOBODYS: Final = (MARK, NEWS)
 """Commands to a partition."""
 
 
+def _ordinal(profile: Profile) -> int:
+    return profile.ordinal
+
+
 class Piece(NamedTuple):
     """A piece of a walk: a shard, the next of its profiles, and where its walk goes on."""
 
@@ -92,14 +96,20 @@ class Loading:
                 if shard.is_new and not self._owned.groups[number % self._owned.partitions].is_present():
                     continue
                 some = max(0, min(left, shard.ordinals - shard.place))
+                flying = self._flying(number, shard.place, some)  # Asked first: what lands meanwhile, the store names.
                 names = await self._store.named(number, shard.place, some) if some else []
-                found.append(Piece(number, names, shard.place + some))
+                found.append(Piece(number, list(dict.fromkeys([*names, *flying])), shard.place + some))
                 left -= some
                 if not left:
                     break
         except OSError as error:
             log.warning("the store did not name profiles, asking again: %s", type(error).__name__)
         return found
+
+    def _flying(self, number: int, first: int, some: int) -> list[str]:
+        """Those of a piece whose write is under way, by ordinal: the store may not know of a newcomer yet."""
+        there = (one.profile for one in self._owned.flying.values() if one.shard == number)
+        return [one.address for one in sorted(there, key=_ordinal) if first <= one.ordinal < first + some]
 
     async def profiles(
         self,

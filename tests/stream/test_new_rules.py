@@ -19,7 +19,7 @@ from rules.rulebook import Rulebook
 from stream import loading
 from stream.clock import LogClock
 from stream.handlers import Handlers
-from stream.ports import ProfileStore
+from stream.ports import ProfileStore, ShardWrite
 from stream.replay import Replayed, replayed
 from stream.rulebook import IN_FORCE, begin_by, publish, read_generation, stays_in_force, walked
 from stream.store import RedisStore
@@ -209,6 +209,49 @@ async def test_rules_change_under_a_running_engine_that_may_die_at_any_moment(st
     assert sent
     assert all(one["at"] > iso(switched_ms) for one in sent.values())
     assert len(sent) == sum(one["outcome"] == "emitted" for one in decided(shop)), "each once, or in the same words"
+
+
+class Slow(MemoryStore):
+    """One that is slow to write a newcomer: it answers first whom it knows."""
+
+    def __init__(self) -> None:
+        super().__init__(LogClock())
+        self.newcomer = ""
+        self.writes, self.named_any = asyncio.Event(), asyncio.Event()
+
+    async def commit(self, writes: list[ShardWrite]) -> list[int]:
+        if any(self.newcomer in one.new_names for one in writes):
+            self.writes.set()
+            async with asyncio.timeout(60):
+                await self.named_any.wait()
+        return await super().commit(writes)
+
+    async def named(self, shard: int, first: int, limit: int) -> list[str]:
+        found = await super().named(shard, first, limit)
+        if self.writes.is_set():
+            self.named_any.set()
+        return found
+
+
+@pytest.mark.invariant("R14")
+async def test_who_is_still_being_written_when_the_rules_change_meets_the_new_ones() -> None:
+    store = Slow()
+    shop = Shop(compile_rules([("0", OLD)]), store)
+    await shop.rule(OLD)
+    async with shop.worker() as engine:
+        for who in range(14):  # In both partitions somebody, so that their clocks have begun.
+            shop.buys(str(who), 10, START_MS)
+        await all_met(shop, engine)
+        store.newcomer = "user:99"
+        shop.buys("99", 10, START_MS + HOUR_MS)
+        await asyncio.wait_for(store.writes.wait(), 60)
+        await shop.rule(NEW)
+        await engine.go_by(shop.rules)
+        await all_met(shop, engine)
+    wanted, found = from_the_start(shop, shop.rules), await shop.profiles()
+    assert found["user:99"].members.keys() == wanted.profiles["user:99"].members.keys()
+    assert found["user:99"].timers == wanted.profiles["user:99"].timers
+    assert (await store.segment_sizes(["retired"]))["retired"] == 0
 
 
 async def test_of_two_who_publish_at_once_each_has_a_number_and_the_later_stays(store_of_two: ProfileStore) -> None:
