@@ -19,7 +19,7 @@ from profiles.wire import Event
 from rules import payloads
 from rules.documents import KEY, Node
 from rules.limits import CALENDAR, GRANT, POLICY_PARTS, by_channel, compile_limits, counting
-from rules.predicates import CUSTOM, Predicate, conditions
+from rules.predicates import CUSTOM, Predicate, conditions, read_by
 from rules.program import (
     EXIT,
     ORDER,
@@ -225,7 +225,7 @@ def _conversion(node: Node | None, scope: TriggerScope) -> Conversion | None:
     else:
         assert event is not None
         named, types = event, scope.event_types(event)
-        where, said = conditions(looks, types)
+        where, said = conditions(looks, types, currency=scope.currency)
         if types == (ORDER,) and looks is None:
             return Conversion(ORDER, length_ms)
         name = " or ".join(types) + (f" {said}" if looks is not None else "")
@@ -336,7 +336,7 @@ def _listeners(node: Node | None, scope: TriggerScope, *, remembered: bool = Fal
                 one.wrong("'event' or 'state' is missing")
             continue
         types = scope.event_types(event)
-        where, said = conditions(one.get("where"), types)
+        where, said = conditions(one.get("where"), types, currency=scope.currency)
         match, covers = one.get("match"), one.get("or")
         key = match.text() if match is not None else ""
         found.append(
@@ -536,9 +536,9 @@ class _Maker:
         if event is None:
             return Branch(self.scope.rule(condition).judge, 0)
         condition.known(("event",))
-        where, _ = conditions(event, self.heard, of_anybody=True)
+        where, _ = conditions(event, self.heard, of_anybody=True, currency=self.scope.currency)
         for one in event:
-            self.kept.update(dict.fromkeys(name.removeprefix(CUSTOM) for name, _ in one.items()))
+            self.kept.update(dict.fromkeys(kept for name, _ in one.items() for kept in read_by(name, self.heard)))
         if where is None:
             event.wrong("at least one condition wanted, got none")
             return Branch(self.scope.rule(condition).judge, 0)

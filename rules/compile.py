@@ -590,7 +590,7 @@ class _Compiler:
         if event is not None and GOAL_REACHED in types:
             event.wrong("a goal of goals is none: another event wanted")
             types = ()
-        where, _ = conditions(node.get("where"), types)
+        where, _ = conditions(node.get("where"), types, currency=self.currency)
         self.goals[name] = Goal(name, types, where)
 
     # --- segments -----------------------------------------------------------------------------------------------

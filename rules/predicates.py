@@ -7,24 +7,30 @@ slip in a known name is a mistake at its line and not a condition that never hol
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from fractions import Fraction
 from functools import lru_cache
 from typing import Any, Final
 
+from profiles.money import exponent
 from profiles.payloads import AnyPayload
 from profiles.schemas import ITEM, props_schema
 from profiles.taxonomy import EVENT_TYPES
-from rules.compare import Test, normal, under, words
+from rules.compare import NUMERIC, Test, normal, under, words
 from rules.documents import Node
 from rules.slips import did_you_mean
 
 Predicate = Callable[[Any], bool]
+Reading = Callable[[dict[str, Any]], Any]
+"""Properties -> what a condition is on."""
 
 CUSTOM: Final = "custom."
 MACHINE: Final = "machine"
 REACTIONS: Final = frozenset(name for name in EVENT_TYPES if name.endswith(("_opened", "_link_clicked")))
 """What machines do, too: mail programs fetch pictures, gateways follow links."""
 _ITEM: Final = tuple(ITEM["properties"])
+_MINOR: Final = "_minor"
+_E6: Final = "_e6"
 
 
 def conditions(
@@ -34,6 +40,7 @@ def conditions(
     of_items: bool = False,
     of_anybody: bool = False,
     beside: tuple[str, ...] = (),
+    currency: str = "",
 ) -> tuple[Predicate | None, str]:
     """Compile a list of ``{property: value}`` or ``{property: {op: value}}``; all must hold.
 
@@ -47,6 +54,7 @@ def conditions(
         of_items: the conditions are on the items of these events.
         of_anybody: what machines did counts, too.
         beside: comparisons that are made elsewhere, and may be meant.
+        currency: the shop's: amounts may be asked by their plain names, ``total`` or ``price``, in major units; "" where they may not.
     Returns:
         A predicate over a mapping of properties (``None`` when nothing is asked), and a canonical text
         that equal conditions share.
@@ -59,23 +67,73 @@ def conditions(
         if "items" not in known:
             node.wrong(f"{' or '.join(types)} has no items: what it has is asked by `where`")
         known = _ITEM
-    tests: list[tuple[str, Test]] = []
+    tests: list[tuple[Reading, Test]] = []
+    asks_machine = False
     for one in node:
         for name, wanted in one.items():
+            asks_machine |= name == MACHINE
+            amount = _amount(name, known) if currency else ""
+            if amount and not (of_items and amount.endswith(_MINOR)):  # No item says in which currency it is.
+                only_amounts(wanted, currency)
+                tests.append((_money(amount, currency), _compared(name, wanted, beside)))
+                continue
             if known and not name.startswith(CUSTOM) and name.partition(".")[0] not in known:
                 whose = ("an item of " if of_items else "") + " or ".join(types)
                 wanted.wrong(f"{whose} has no property {name!r}{_hint(name, types, of_items=of_items)}")
-            tests.append((name.removeprefix(CUSTOM), _condition(name, wanted, beside)))
+            tests.append((_plain(name.removeprefix(CUSTOM)), _condition(name, wanted, beside)))
     canonical = json.dumps(node.plain(), sort_keys=True, default=str, ensure_ascii=False)
-    if guarded and all(name != MACHINE for name, _ in tests):
-        tests.append((MACHINE, _no_machine))
+    if guarded and not asks_machine:
+        tests.append((_plain(MACHINE), _no_machine))
         canonical += _OF_PEOPLE
     if not tests:
         return None, canonical
     if len(tests) == 1:
-        name, test = tests[0]
-        return lambda props: test(value_at(props, name)), canonical
-    return lambda props: all(test(value_at(props, name)) for name, test in tests), canonical
+        reading, test = tests[0]
+        return lambda props: test(reading(props)), canonical
+    return lambda props: all(test(reading(props)) for reading, test in tests), canonical
+
+
+def _amount(name: str, known: Collection[str]) -> str:
+    """Under which of these names the amount lies that rules call ``total`` or ``price``; "" where it is none.
+
+    A unit price goes by millionths, whatever its currency; an amount by minor units of the event's.
+    """
+    if name in known:
+        return ""
+    return next((kept for kept in (name + _MINOR, name + _E6) if kept in known), "")
+
+
+def read_by(name: str, types: tuple[str, ...]) -> tuple[str, ...]:
+    """Which properties of these events a condition on ``name`` reads."""
+    amount = _amount(name, _properties(types))
+    return (amount, "currency") if amount else (name.removeprefix(CUSTOM),)
+
+
+def _money(kept: str, currency: str) -> Reading:
+    """An amount in major units, exact; an event's in another currency than the shop's is none."""
+    if kept.endswith(_E6):
+        return lambda props: Fraction(props[kept], 10**6) if props.get(kept) is not None else None
+    scale = 10 ** exponent(currency)
+
+    def reading(props: dict[str, Any]) -> Fraction | None:
+        minor = props.get(kept)
+        return Fraction(minor, scale) if minor is not None and props.get("currency") in (None, currency) else None
+
+    return reading
+
+
+def only_amounts(wanted: Node, currency: str) -> None:
+    """Tell what is compared with an amount and is none."""
+    if wanted.is_map():
+        wanted.known((*NUMERIC, "exists"))
+    asked = wanted.items() if wanted.is_map() else [("in" if isinstance(wanted.value, list) else "eq", wanted)]
+    for op, operand in asked:
+        for one in operand if op in ("in", "not_in") else (operand,) if op in ("eq", "ne") else ():
+            one.number(f"an amount of {currency} like 500 or 499.90")
+
+
+def _plain(name: str) -> Reading:
+    return lambda props: value_at(props, name)
 
 
 def _hint(name: str, types: tuple[str, ...], *, of_items: bool) -> str:
@@ -83,10 +141,12 @@ def _hint(name: str, types: tuple[str, ...], *, of_items: bool) -> str:
     known, root = _properties(types), name.partition(".")[0]
     if of_items and root in known:
         return f"; the event has: where: [{{{name}: …}}]"
-    if not of_items and "items" in known and root in _ITEM:
+    if not of_items and "items" in known and (root in _ITEM or _amount(root, _ITEM)):
         named = types[0] if len(types) == 1 else f"[{', '.join(types)}]"
         return f"; its items have: {{did: {named}, item: [{{{name}: …}}]}}"
-    return f"{did_you_mean(name, _ITEM if of_items else known)} (a property of your own goes as {CUSTOM}{name})"
+    there = _ITEM if of_items else known
+    amounts = [one.removesuffix(_E6 if of_items else _MINOR) for one in there]
+    return f"{did_you_mean(name, (*amounts, *there))} (a property of your own goes as {CUSTOM}{name})"
 
 
 def of_people(props: dict[str, Any]) -> bool:

@@ -22,7 +22,7 @@ from profiles.state import ORDERS, STATUSES, TRAITS, Line, Profile
 from profiles.wire import Event
 from rules.compare import NUMERIC, WORDS, Test, numeric, words
 from rules.documents import Node
-from rules.predicates import Predicate, conditions, value_at
+from rules.predicates import Predicate, conditions, only_amounts, value_at
 from rules.slips import did_you_mean
 from rules.spec import Reader, Reads, Scope, once, shown
 from rules.verdict import NO, Answer, Judge, always
@@ -76,12 +76,12 @@ def source_of(named: Node, node: Node, scope: Scope) -> Source:
     """
     is_order = named.value == "order"
     types = () if is_order else scope.event_types(named)
-    where, where_key = conditions(node.get("where"), types)
-    item, item_key = conditions(node.get("item"), types, of_items=True)
+    where, where_key = conditions(node.get("where"), types, currency=scope.currency)
+    item, item_key = conditions(node.get("item"), types, of_items=True, currency=scope.currency)
     if is_order:
         # The book keeps no more of an order than these: a condition on anything else would never hold.
-        _only(node.get("where"), (*orders.FACTS, "order_id"), AN_ORDER)
-        _only(node.get("item"), Line._fields, A_LINE)
+        _only(node.get("where"), _ASKED_OF_ORDERS, AN_ORDER, scope.currency)
+        _only(node.get("item"), _ASKED_OF_LINES, A_LINE, scope.currency)
         asked = {name for one in node.get("item") or () for name, _ in (one.items() if one.is_map() else ())}
         scope.keep_of_lines(asked.intersection(orders.LINE_ON_DEMAND))
     status_node, per_node, grid_node = node.get("status_in"), node.get("per"), node.get("resolution")
@@ -121,16 +121,17 @@ def _last(node: Node, scope: Scope) -> Last:
     return Last(at, agg_reads(agg), " or ".join(source.types))
 
 
-def _only(node: Node | None, known: tuple[str, ...], whose: str) -> None:
+def _only(node: Node | None, known: tuple[str, ...], whose: str, currency: str) -> None:
     for one in node if node is not None else ():
         for name, wanted in one.items():
-            if name not in known:
+            if name in known:
+                if name in _AMOUNTS:
+                    only_amounts(wanted, currency)
+            else:
                 hint = did_you_mean(name, known)
-                if whose == AN_ORDER and name in ORDER_MONEY:
-                    hint = f"; amounts are asked beside it, like max: {{field: {name}, gte: 100}}"
-                elif whose == AN_ORDER and name in Line._fields:
+                if whose == AN_ORDER and name in _ASKED_OF_LINES:
                     hint = f"; its lines are asked by item: [{{{name}: …}}]"
-                elif whose == A_LINE and name in (*orders.FACTS, "order_id"):
+                elif whose == A_LINE and name in _ASKED_OF_ORDERS:
                     hint = f"; the order is asked by where: [{{{name}: …}}]"
                 wanted.wrong(f"of {whose} {', '.join(known)} are known, not {name!r}{hint}")
 
@@ -142,6 +143,9 @@ MARGIN: Final = "margin"
 _TOTALS: Final = ("total", "amount", "revenue")
 ORDER_MONEY: Final = (*_TOTALS, MARGIN)
 _ORDER_NUMBERS: Final = (*ORDER_MONEY, "quantity")
+_ASKED_OF_ORDERS: Final = (*orders.FACTS, "order_id", "total", MARGIN)
+_ASKED_OF_LINES: Final = (*Line._fields, "amount", "price")
+_AMOUNTS: Final = ("total", MARGIN, "amount", "price")
 _ORDER_WORDS: Final = ("product_id", "category", "brand", *orders.FACTS)
 
 
@@ -167,16 +171,17 @@ def order_entries(source: Source, field: str, currency: str, *, else_total: bool
     Orders of which nobody said the margin have none; with ``else_total`` their amount stands for it.
     """
     where, item, status_in = source.where, source.item, source.status_in
+    scale = 10 ** exponent(currency)
     by_line = source.per_item or field in ("product_id", "category", "brand")
 
     def entries(profile: Profile) -> list[tuple[int, Any]]:
         found: list[tuple[int, Any]] = []
         for counted in orders.fold(profile, status_in, currency):
-            if where is not None and not where({**counted.facts, "order_id": counted.order_id}):
+            if where is not None and not where(asked_of_order(counted, scale)):
                 continue
             lines = counted.lines
             if item is not None:
-                lines = tuple(line for line in lines if item(line._asdict()))
+                lines = tuple(line for line in lines if item(asked_of_line(line, scale)))
                 if not lines:
                     continue
             if by_line:
@@ -194,6 +199,19 @@ def order_entries(source: Source, field: str, currency: str, *, else_total: bool
         return found
 
     return entries
+
+
+def asked_of_order(counted: orders.Counted, scale: int) -> dict[str, Any]:
+    """What conditions may be on; amounts in major units of the shop's currency, less what was taken back."""
+    total, margin = Fraction(counted.amount_minor, scale), counted.margin_minor
+    margin_asked = Fraction(margin, scale) if margin is not None else None
+    return {**counted.facts, "order_id": counted.order_id, "total": total, MARGIN: margin_asked}
+
+
+def asked_of_line(line: Line, scale: int) -> dict[str, Any]:
+    """What conditions may be on, as ``asked_of_order``."""
+    amount = Fraction(line.amount_minor, scale)
+    return {**line._asdict(), "amount": amount, "price": amount / (line.quantity or 1)}
 
 
 def _of_line(line: Any, field: str) -> Any:

@@ -63,7 +63,7 @@ def _source(node: Node, scope: Scope) -> FieldSource:
     node.known(("event", "where", "field"), required=("event", "field"))
     event, field = node.get("event"), node.get("field")
     types = scope.event_types(event) if event is not None else ()
-    where: Predicate | None = conditions(node.get("where"), types)[0]
+    where: Predicate | None = conditions(node.get("where"), types, currency=scope.currency)[0]
     return FieldSource(types, where, field.text().removeprefix("custom.") if field is not None else "")
 
 

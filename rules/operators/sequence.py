@@ -23,12 +23,13 @@ from typing import Any, Final, NamedTuple
 from profiles import orders
 from profiles.aggregates import Aggregate
 from profiles.moments import FOREVER, Duration, iso
+from profiles.money import exponent
 from profiles.schemas import ITEM
 from profiles.state import Line, Profile
 from profiles.wire import Event
 from rules.documents import Node
 from rules.predicates import CUSTOM, value_at
-from rules.series import ORDER_READS, Source, source_of
+from rules.series import ORDER_READS, Source, asked_of_line, asked_of_order, source_of
 from rules.slips import did_you_mean
 from rules.spec import Judged, OperatorSpec, Reads, RuleExample, Scope
 from rules.verdict import NO, Answer
@@ -233,12 +234,12 @@ def _rows_of_events(steps: list[_Step]) -> Callable[[Event], list[Any]]:
 
 
 def _rows_of_orders(step: _Step, profile: Profile, currency: str) -> list[_Row]:
-    source = step.source
+    source, scale = step.source, 10 ** exponent(currency)
     found = []
     for one in orders.fold(profile, source.status_in, currency):
-        facts = {**one.facts, "order_id": one.order_id}
+        facts = asked_of_order(one, scale)
         if source.where is None or source.where(facts):
-            for item in _items(source, [line._asdict() for line in one.lines]):
+            for item in _items(source, [asked_of_line(line, scale) for line in one.lines]):
                 gives = tuple(_value(name, item, facts) for name in step.gives)
                 found.append(_Row(one.at_ms, gives, tuple(_value(name, item, facts) for name, _, _ in step.takes)))
     return found

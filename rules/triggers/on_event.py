@@ -28,7 +28,7 @@ def _compile(node: Node, trigger: str, scope: Scope) -> Entry:
     named, nth, join = node.get("event"), node.get("nth"), node.get("join")
     assert named is not None
     types = scope.event_types(named)
-    where, canonical = conditions(node.get("where"), types)
+    where, canonical = conditions(node.get("where"), types, currency=scope.currency)
 
     if join is not None:
         return _joined(join, types, where, scope)

@@ -540,3 +540,69 @@ def test_what_was_bought_is_left_out_of_what_is_shown_and_what_is_left_may_be_no
 
     assert told("all") == [["cup"], ["cup"], ["jar", "cooler"]]
     assert told("lately") == [["cup"], ["jar", "cup"], ["jar", "cooler"], ["jar", "cooler"]]
+
+
+@pytest.mark.mechanic("M15")
+def test_orders_and_what_is_looked_at_are_told_apart_by_what_they_cost() -> None:
+    check(
+        """
+        defaults = {currency: EUR}
+        segment dear = {did: order, where: [{total: {gte: 99.90}}], times: {gte: 2}, window: {within: P30D}}
+        segment a_dear_one = {did: order, item: [{price: {gt: 50}, amount: {lt: 100}}]}
+        segment window_shoppers = {did: product_viewed, item: [{price: {between: [500, 1000]}}], times: {gte: 2}}
+        segment marked = {did: order_completed, where: [{total: 100}]}
+        segment then_dear = {sequence: [{did: product_viewed, item: [{price: {gte: 500}}]}, {then: {did: order, where: [{total: {gte: 120}}]}}]}
+        trigger thanks = {on: {event: order_completed, where: [{total: {gte: 120}}]}, steps: [{emit: thanks}]}
+        0d   ana  order_completed order_id=1 total=99.90 product=mug price=99.90
+        0d   ana  expect segments a_dear_one
+        1d   ana  order_completed order_id=2 total=99.89 product=mug price=49.945 quantity=2
+        1d   ana  expect segments a_dear_one
+        2d   ana  order_completed order_id=3 total=100.00 product=tea price=20 quantity=5
+        2d   ana  expect segments a_dear_one, dear, marked
+        3d   ana  order_refunded order_id=3 amount=0.20
+        3d   ana  expect segments a_dear_one, marked
+        3d   ana  expect emits thanks 0
+        4d   ana  order_completed order_id=4 total=120
+        4d   ana  expect emits thanks 1
+        4d   ana  expect segments a_dear_one, dear, marked
+        5d   ben  product_viewed product=sofa price=500
+        6d   ben  product_viewed product=lamp price=499.99
+        6d   ben  expect segments none
+        7d   ben  product_viewed product=bed price=1000
+        7d   ben  expect segments window_shoppers
+        8d   ben  order_completed order_id=5 total=200
+        8d   ben  expect segments then_dear, window_shoppers
+        """
+    )
+
+
+@pytest.mark.mechanic("M15")
+def test_an_amount_in_another_currency_is_asked_as_the_order_book_has_it() -> None:
+    """The book converts what comes with a rate; an event by itself has no amount in the shop's currency."""
+    check(
+        """
+        defaults = {currency: EUR}
+        segment dear = {did: order, where: [{total: {gte: 100}}]}
+        segment by_event = {did: order_completed, where: [{total: {gte: 100}}]}
+        segment untold = {did: order_completed, where: [{total: {exists: false}}]}
+        0d   ana  order_completed order_id=1 total=20000 currency=JPY rate=0.0062
+        0d   ana  expect segments dear, untold
+        0d   ben  order_completed order_id=2 total=99 currency=USD rate=0.9
+        0d   ben  expect segments untold
+        """
+    )
+
+
+@pytest.mark.mechanic("M15")
+def test_a_branch_asks_what_the_event_that_it_heard_cost() -> None:
+    done = check(
+        """
+        defaults = {currency: EUR}
+        trigger follow = {on: {event: cart_updated}, key: cart_id, steps: [{wait_for: {event: order_completed, timeout: P1D, on_timeout: exit}}, {branch: [{if: {event: {total: {gte: 99.99}}}, then: [{emit: parcel_insured}]}, {else: [{emit: parcel}]}]}]}
+        0d   ana  cart_updated cart_id=c product=mug price=5
+        1h   ana  order_completed order_id=1 total=99.99
+        2h   ben  cart_updated cart_id=d product=mug price=5
+        3h   ben  order_completed order_id=2 total=99.98
+        """
+    )
+    assert [one["template"] for one in done.sent("follow")] == ["parcel_insured", "parcel"]
