@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from random import Random  # noqa: TID251 - seeded: the same lives every time
 from typing import Any, Final
 
@@ -219,7 +219,7 @@ class Slow(MemoryStore):
         self.newcomer = ""
         self.writes, self.named_any = asyncio.Event(), asyncio.Event()
 
-    async def commit(self, writes: list[ShardWrite]) -> list[int]:
+    async def commit(self, writes: Sequence[ShardWrite]) -> list[int]:
         if any(self.newcomer in one.new_names for one in writes):
             self.writes.set()
             async with asyncio.timeout(60):
