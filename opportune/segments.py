@@ -23,6 +23,7 @@ from profiles.errors import Refused
 from rules.rulebook import Rulebook
 from rules.slips import did_you_mean
 from rules.spec import plain
+from rules.traits import SAID, meant
 from stream import settings as stream_settings
 from stream.clock import SystemIds
 from stream.log import KafkaLog
@@ -127,11 +128,13 @@ async def exported(
     with Progress(*how, console=terminal, disable=not terminal.is_terminal, transient=True) as progress:
         task = progress.add_task(name, total=size)
         count = 0
+        empty = {column: place for place, column in enumerate(columns) if column in fields}
 
         async def counted() -> AsyncIterator[list[Any]]:
-            nonlocal count
+            nonlocal count, empty
             async for row in members(store, book, name, columns, only):
                 count += 1
+                empty = {column: place for column, place in empty.items() if row[place] is None}
                 progress.update(task, completed=count)
                 yield row
 
@@ -146,6 +149,10 @@ async def exported(
             if out is not None:
                 file.close()
     terminal.print(f"{count} of {size} members" + (f" in {out}" if out is not None else ""), highlight=False)
+    for column in empty if count else ():
+        near = meant(column, sorted({*book.readers, *SAID} - {column}))
+        hint = f"; did you mean {near!r}?" if near else ""
+        terminal.print(f"no member has a value of the trait {column!r}{hint}", highlight=False)
 
 
 def consent_of(text: str, *, opt_out: bool) -> Only | None:

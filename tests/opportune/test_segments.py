@@ -67,6 +67,12 @@ def test_segments_are_listed_exported_frozen_and_formed_of_a_file(tmp_path: Path
         exported = said(data, "export", "buyers", "--field", "orders_paid")
         rows = list(csv.DictReader(io.StringIO(exported.stdout)))
         assert sorted((row["address"], row["orders_paid"]) for row in rows) == [("user:ana", "1"), ("user:bob", "1")]
+        assert "no member" not in exported.stderr
+        misspelt = said(data, "export", "buyers", "--field", "orders_payd", "--field", "custom.plan")
+        assert misspelt.stderr.splitlines()[-2:] == [
+            "no member has a value of the trait 'orders_payd'; did you mean 'orders_paid'?",
+            "no member has a value of the trait 'custom.plan'",
+        ]
         file = tmp_path / "buyers.xlsx"
         assert "2 of 2 members" in said(data, "export", "buyers", "--format", "xlsx", "--out", str(file)).stderr
         assert file.read_bytes().startswith(b"PK")
