@@ -458,13 +458,17 @@ def measures_of(draw: st.DrawFn, types: list[str]) -> dict[str, Any]:
     return draw(windows("count"))
 
 
+AMOUNTS_OF_ITEMS: Final = ({"price": {"gte": 10}}, {"price": {"between": [2.5, 12.5]}}, {"price": {"ne": 5}})
+AMOUNTS_OF_ORDERS: Final = ({"total": {"gte": 25}}, {"total": {"between": [10, 49.99]}}, {"margin": {"gte": 5}}, {"margin": {"exists": False}})  # fmt: skip
+
+
 @lru_cache
 def conditions_on_items() -> st.SearchStrategy[list[dict[str, Any]]]:
     """What lines may be asked for."""
     one: st.SearchStrategy[dict[str, Any]] = st.sampled_from(
         [{"category": "tools"}, {"product_id": "a"}, {"product_id": ["a", "d"]}, {"brand": "Bosch"}, {"quantity": {"gte": 2}}, {"category": {"ends_with": "s"}}, {"sku": "a-1"}, {"name": {"starts_with": "Drill"}}, {"name": {"ne": "Drill a"}}, {"category": ["garden", "tools"]}, {"brand": {"exists": True, "ne": "Bosch"}}, {"brand": {"ne": "Bosch", "ends_with": "a"}}]
     )  # fmt: skip
-    return st.lists(one, min_size=1, max_size=2)
+    return st.lists(one | st.sampled_from(AMOUNTS_OF_ITEMS), min_size=1, max_size=2)
 
 
 @st.composite
@@ -475,9 +479,8 @@ def did_orders(draw: st.DrawFn) -> dict[str, Any]:
     if draw(st.integers(0, 2)) == 0:
         rule["item"] = draw(conditions_on_items())
     if draw(st.integers(0, 3)) == 0:
-        rule["where"] = [
-            draw(st.sampled_from([{"channel": "web"}, {"channel": {"ne": "web"}}, {"channel": {"exists": True}}]))
-        ]
+        facts = st.sampled_from([{"channel": "web"}, {"channel": {"ne": "web"}}, {"channel": {"exists": True}}])
+        rule["where"] = [draw(facts | st.sampled_from(AMOUNTS_OF_ORDERS))]
     if draw(st.integers(0, 2)) == 0:
         rule["status_in"] = draw(st.sampled_from(["delivered", ["placed", "paid"], ["shipped", "delivered"]]))
     if draw(st.integers(0, 3)) == 0:

@@ -323,11 +323,11 @@ class Naive:
         happened: list[tuple[int, dict[str, Any], list[dict[str, Any]]]] = []
         if asked["did"] == "order":
             for order in self.orders(asked.get("status_in", self.counting), self.currency):
-                lines = [{name: value for name, value in line._asdict().items() if value != ""} for line in order.lines]
-                happened.append((order.at_ms, {**order.facts, "order_id": order.order_id}, lines))
+                lines = [{k: v for k, v in self._line_asked(line).items() if v != ""} for line in order.lines]
+                happened.append((order.at_ms, self._order_asked(order), lines))
         else:
             happened = [
-                (one.at_ms, one.props, one.props.get("items", []))
+                (one.at_ms, one.props, [item_asked(item) for item in one.props.get("items", [])])
                 for one in self.known
                 if one.type in listed(asked["did"]) and (not by_machine(one) or asks_for_machines(asked))
             ]
@@ -498,7 +498,8 @@ class Naive:
                 continue
             items = one.props.get("items", [])
             if "item" in rule:
-                items = [item for item in items if all(condition(item, where) for where in listed(rule["item"]))]
+                wanted = listed(rule["item"])
+                items = [item for item in items if all(condition(item_asked(item), where) for where in wanted)]
                 if not items:
                     continue
             if field == "":
@@ -518,15 +519,29 @@ class Naive:
                 )
         return sorted(found, key=lambda pair: (pair[0], str(pair[1])))
 
+    def _order_asked(self, order: Order) -> dict[str, Any]:
+        """What conditions may be on, amounts in major units."""
+        unit = Fraction(10) ** DIGITS[self.currency]
+        margin = order.margin / unit if order.margin is not None else None
+        return {**order.facts, "order_id": order.order_id, "total": order.amount / unit, "margin": margin}
+
+    def _line_asked(self, line: Line) -> dict[str, Any]:
+        amount = line.amount / Fraction(10) ** DIGITS[self.currency]
+        return {**line._asdict(), "amount": amount, "price": amount / max(1, line.quantity)}
+
     def _orders_in(self, rule: dict[str, Any], field: str) -> list[tuple[int, Any]]:
         found: list[tuple[int, Any]] = []
         for order in self.orders(rule.get("status_in", self.counting), self.currency):
-            facts = {**order.facts, "order_id": order.order_id}
+            facts = self._order_asked(order)
             if not all(condition(facts, where) for where in listed(rule.get("where"))):
                 continue
             lines = order.lines
             if "item" in rule:
-                lines = [line for line in lines if all(condition(line._asdict(), one) for one in listed(rule["item"]))]
+                lines = [
+                    line
+                    for line in lines
+                    if all(condition(self._line_asked(line), one) for one in listed(rule["item"]))
+                ]
                 if not lines:
                     continue
             if rule.get("per") == "item" or field in ("product_id", "category", "brand"):
@@ -1095,6 +1110,11 @@ def meant(one: Told, asked: dict[str, Any]) -> bool:
     if by_machine(one) and not asks_for_machines(asked):
         return False
     return all(condition(one.props, where) for where in listed(asked.get("where")))
+
+
+def item_asked(item: dict[str, Any]) -> dict[str, Any]:
+    """An event's item, with its price in major units."""
+    return {**item, "price": Fraction(item["price_e6"], 1_000_000)} if "price_e6" in item else item
 
 
 def condition(props: dict[str, Any], wanted: dict[str, Any]) -> bool:
