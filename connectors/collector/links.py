@@ -11,9 +11,11 @@ HEAD, prefetching and known scanners are machines, and said to be in the event.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from html import escape
-from typing import Any, Final
+from operator import itemgetter
+from typing import Any, Final, NamedTuple
 
 from connectors.collector.admission import Admission
 from connectors.collector.context import keep, machine_of
@@ -35,9 +37,42 @@ ALL: Final = b"from=all"
 ONE_CLICK: Final = b"List-Unsubscribe"
 """What a mail program posts, in a form of either kind, as One-Click."""
 
-_CHANNELS: Final = {"email": "e-mail", "sms": "text messages", "push": "notifications"}
+
+class _Words(NamedTuple):
+    """What the page says; ``{what}`` is what a channel brings, ``{topic}`` what it is about."""
+
+    title: str
+    done: str
+    about: str
+    everything: str
+    told_about: str
+    told_everything: str
+    channels: Mapping[str, str]
+
+
+_ENGLISH: Final = "en"
+_WORDS: Final = {
+    _ENGLISH: _Words(
+        "Unsubscribe?",
+        "Unsubscribed",
+        "No more {what} about “{topic}”",
+        "No more {what} from us",
+        "You will get no more {what} about “{topic}” from us.",
+        "You will get no more {what} from us.",
+        {"email": "e-mail", "sms": "text messages", "push": "notifications"},
+    ),
+    "ru": _Words(
+        "Отписаться?",
+        "Вы отписались",
+        "Больше не присылать {what} на тему «{topic}»",
+        "Больше не присылать {what}",
+        "Мы больше не будем присылать вам {what} на тему «{topic}».",
+        "Мы больше не будем присылать вам {what}.",
+        {"email": "писем", "sms": "сообщений", "push": "уведомлений"},
+    ),
+}
 _PAGE: Final = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<html lang="{language}"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>{title}</title>
 <style>body{{font:1.1rem/1.5 system-ui,sans-serif;max-width:32rem;margin:15vh auto;padding:0 1rem}}
 button{{font:inherit;padding:.5rem 1rem;margin:.5rem .5rem 0 0}}</style></head>
@@ -45,6 +80,7 @@ button{{font:inherit;padding:.5rem 1rem;margin:.5rem .5rem 0 0}}</style></head>
 {body}
 </body></html>
 """
+_WEIGHT: Final = re.compile(r"[01](\.\d{0,3})?")
 _BUTTON: Final = '<form method="post"><button name="from" value="{value}">{label}</button></form>'
 
 
@@ -105,18 +141,32 @@ def _admitted(event: Event) -> Admission:
     return Admission([Record(resolve(event.type).topic, event.address, encode_event(event))], {event.type: 1}, [])
 
 
-def asking(link: Link) -> bytes:
+def language_of(accepted: str) -> str:
+    """Which language of ours a browser asks for first (``Accept-Language``, RFC 9110); English where it asks for none."""
+    wishes: list[tuple[float, str]] = []
+    for one in accepted.split(","):
+        tag, *more = (part.strip() for part in one.lower().split(";"))
+        weight = next((part[2:] for part in more if part.startswith("q=")), "1")
+        language = tag.partition("-")[0]
+        if language in _WORDS and _WEIGHT.fullmatch(weight) and float(weight):
+            wishes.append((float(weight), language))
+    return max(wishes, key=itemgetter(0), default=(1.0, _ENGLISH))[1]
+
+
+def asking(link: Link, language: str = _ENGLISH) -> bytes:
     """The page that a GET shows."""
-    channel = _CHANNELS[link.channel]
-    buttons = [("all", f"No more {channel} from us")]
+    words = _WORDS[language]
+    what = words.channels[link.channel]
+    buttons = [("all", words.everything.format(what=what))]
     if link.topic != "*":
-        buttons.insert(0, ("topic", f"No more {channel} about “{link.topic}”"))
+        buttons.insert(0, ("topic", words.about.format(what=what, topic=link.topic)))
     forms = "\n".join(_BUTTON.format(value=value, label=escape(label)) for value, label in buttons)
-    return _PAGE.format(title="Unsubscribe?", body=forms).encode()
+    return _PAGE.format(language=language, title=words.title, body=forms).encode()
 
 
-def done(link: Link, body: bytes) -> bytes:
+def done(link: Link, body: bytes, language: str = _ENGLISH) -> bytes:
     """The page after it."""
-    about = "" if takes_all(link, body) else f" about “{link.topic}”"
-    told = f"You will get no more {_CHANNELS[link.channel]}{about} from us."
-    return _PAGE.format(title="Unsubscribed", body=f"<p>{escape(told)}</p>").encode()
+    words = _WORDS[language]
+    said = words.told_everything if takes_all(link, body) else words.told_about
+    told = escape(said.format(what=words.channels[link.channel], topic=link.topic))
+    return _PAGE.format(language=language, title=words.done, body=f"<p>{told}</p>").encode()

@@ -17,7 +17,7 @@ import signal
 import socket
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -30,7 +30,7 @@ from connectors.collector.admission import HOOK, Admission, Given, admit, refuse
 from connectors.collector.body import Inflater, Parsed, TooLarge, parse
 from connectors.collector.http import EmbeddedServer, server_for
 from connectors.collector.keys import Keys, Source, read_keys
-from connectors.collector.links import PICTURE, PURPOSES, SOURCE, asking, done, reacted, unsubscribed
+from connectors.collector.links import PICTURE, PURPOSES, SOURCE, asking, done, language_of, reacted, unsubscribed
 from connectors.collector.rates import Rates
 from connectors.collector.tracker import AGE_S_MAX, read_tracker
 from connectors.collector.webhooks import Hook, read_webhooks
@@ -435,13 +435,15 @@ class Collector:
         """Do what a link is for."""
         method, asked = scope["method"], dict(scope["headers"])
         forwarded = asked.get(b"x-forwarded-for", b"")
+        language = language_of(asked.get(b"accept-language", b"").decode("latin-1"))
         if link.purpose == links.UNSUBSCRIBE and method == "POST":
             head = _Head(asked.get(b"content-length", b""), b"", forwarded)
-            return await self._within(scope, receive, None, head, lambda body: self._unsubscribe(link, token, body))
+            do = partial(self._unsubscribe, link, token, language)
+            return await self._within(scope, receive, None, head, do)
         if method not in ("GET", "HEAD"):
             return _error(405, "method_not_allowed", "GET wanted", (b"allow", b"GET, HEAD"))
         if link.purpose == links.UNSUBSCRIBE:
-            return 200, _PAGE, asking(link)
+            return 200, _PAGE, asking(link, language)
         fetched = b"prefetch" in asked.get(b"sec-purpose", asked.get(b"purpose", b""))
         admission = reacted(
             link,
@@ -456,13 +458,15 @@ class Collector:
             return 200, [(b"content-type", b"image/gif"), *_OF_A_LINK], PICTURE
         return 302, [(b"location", link.url.encode()), *_OF_A_LINK], b""
 
-    async def _unsubscribe(self, link: links.Link, token: str, body: bytes) -> tuple[int, Headers, bytes]:
+    async def _unsubscribe(
+        self, link: links.Link, token: str, language: str, body: bytes
+    ) -> tuple[int, Headers, bytes]:
         admission = unsubscribed(link, token, self._time.now_ms(), body)
         failed = await self._published(admission.records)
         if failed is not None:
             return failed
         _taken(SOURCE, admission)
-        return 200, _PAGE, done(link, body)
+        return 200, _PAGE, done(link, body, language)
 
     async def _told_in_time(self, address: str, admission: Admission) -> None:
         """Publish what somebody did who waits for his page: wait a moment for it, and not at all where there is no room."""

@@ -16,7 +16,7 @@ import httpx
 import jwt
 import pytest
 
-from connectors.collector.links import PICTURE, asking, done, reacted, unsubscribed
+from connectors.collector.links import PICTURE, asking, done, language_of, reacted, unsubscribed
 from connectors.collector.server import Collector
 from connectors.links import CHANNELS, CLICK, OPEN, UNSUBSCRIBE, Link, read, sign
 from connectors.settings import read as read_settings
@@ -171,10 +171,35 @@ def test_who_unsubscribes_does_so_from_the_letters_topic_or_from_all_of_its_chan
     assert ("about" in asking(link).decode()) == (link.topic != "*")
 
 
+@pytest.mark.parametrize(
+    ("accepted", "language"),
+    [
+        ("", "en"), ("ru", "ru"), ("ru-RU,ru;q=0.9,en-US;q=0.8,en;q=0.7", "ru"), ("de-DE,en;q=0.8,ru;q=0.9", "ru"), ("en-GB, ru", "en"),
+        ("RU;q=1.0", "ru"), ("de, fr;q=0.5", "en"), ("ru;q=0", "en"), ("ru;q=x, en;q=0.1", "en"), ("*", "en"), (";;,,q=1,\x00", "en"),
+        ("ru;q=" + "1" * 400, "en"),
+    ],
+)  # fmt: skip
+def test_the_page_is_in_the_language_that_a_browser_asks_for_first(accepted: str, language: str) -> None:
+    assert language_of(accepted) == language
+
+
+def test_the_page_says_in_each_language_what_was_asked_and_what_was_done() -> None:
+    link = Link(UNSUBSCRIBE, "user:1", said={"topic": "новости", "channel": "sms"})
+    pages = [page.decode() for page in (asking(link, "ru"), done(link, b"", "ru"), done(link, b"from=all", "ru"))]
+    assert all('<html lang="ru">' in page for page in pages)
+    assert "Больше не присылать сообщений на тему «новости»" in pages[0]
+    assert "присылать вам сообщений на тему «новости»." in pages[1]
+    assert "присылать вам сообщений." in pages[2]
+    english = (asking(link).decode(), done(link, b"").decode())
+    assert "No more text messages about “новости”<" in english[0]
+    assert "No more text messages from us<" in english[0]
+    assert "You will get no more text messages about “новости” from us." in english[1]
+
+
 @pytest.mark.invariant("R29")
 def test_what_a_topic_is_called_is_no_mark_up() -> None:
     link = Link(UNSUBSCRIBE, "user:1", said={"topic": "<script>"})
-    for page in (asking(link), done(link, b"")):
+    for page in (asking(link), done(link, b""), asking(link, "ru"), done(link, b"", "ru")):
         assert b"<script>" not in page
         assert b"&lt;script&gt;" in page
 
@@ -210,6 +235,8 @@ async def test_a_get_unsubscribes_nobody_and_a_post_does_after_the_brokers_ackno
         [(name, value), *_] = re.findall(r'name="(\w+)" value="(\w+)"', page.text)
         told = await client.post(link, data={name: value})
         assert (told.status_code, "Unsubscribed" in told.text) == (200, True)
+        russian = await client.get(link, headers={"Accept-Language": "ru-RU,ru;q=0.9,en;q=0.8"})
+        assert (russian.status_code, "Отписаться?" in russian.text) == (200, True)
         one_click = await client.post(link, data={"List-Unsubscribe": "One-Click"}, follow_redirects=False)
         assert one_click.status_code == 200
     events = [one.event() for one in await stored(broker, "unsub-1")]
