@@ -22,7 +22,7 @@ from connectors.mapping import FileMapping, read_mapping
 from connectors.sources import files
 from connectors.sources.files import Reject, Tally, events_of
 from console.backtest import Days, csv_of, moments_of, svg_of, totals_of
-from console.difference import Sent, difference, is_same
+from console.difference import Told, difference, is_same
 from profiles.errors import BadInput, Refused
 from profiles.moments import parse_instant
 from profiles.wire import Record
@@ -159,7 +159,7 @@ def compare(asked: Asked, old: Path, env: Mapping[str, str], terminal: Console) 
     books = [load(one, zone=agreed.zone, currency=agreed.currency) for one in (old, asked.rules or own.rules)]
     from_ms, to_ms = asked.span()
     with _reading(asked, env, terminal) as (source, tell, _):
-        one, two = (replayed(source, book, to_ms, lambda: Sent(from_ms), tell, looks=True) for book in books)
+        one, two = (replayed(source, book, to_ms, lambda: Told(from_ms), tell, looks=True) for book in books)
     return difference(one, books[0], two, books[1])
 
 
@@ -177,7 +177,7 @@ def shadow(
     agreed, own = stream_settings.read(env)
     books = [load(one, zone=agreed.zone, currency=agreed.currency) for one in (old, asked.rules or own.rules)]
     from_ms, _ = asked.span()
-    runs = [Replay(book, Sent(from_ms), looks=True) for book in books]
+    runs = [Replay(book, Told(from_ms), looks=True) for book in books]
     with History(own, agreed.partitions) as log:
         inputs, go_on = log.read(), True
         while go_on:
@@ -196,11 +196,17 @@ def show_difference(told: dict[str, Any], terminal: Console) -> None:
     """What is gained and lost, with examples; what stays as it is is left out."""
     for part, unit in (("segments", "in it at the end"), ("triggers", "sent")):
         table = Table(part.removesuffix("s"), f"{unit}, old", "new", "gained", "lost")
+        if part == "segments":
+            for title in ("entered, left, old", "new"):
+                table.add_column(title)
         examples = []
         for name, one in told[part].items():
-            if one["gained"]["count"] or one["lost"]["count"] or one["old"] is None or one["new"] is None:
+            passages = one.get("passages", {"same": True})
+            changed = one["gained"]["count"] or one["lost"]["count"] or not passages["same"]
+            if changed or one["old"] is None or one["new"] is None:
                 sizes = ["–" if one[side] is None else f"{one[side]:,}" for side in ("old", "new")]
-                table.add_row(name, *sizes, _side(one["gained"]), _side(one["lost"]))
+                passed = [_passed(passages[side]) for side in ("old", "new") if side in passages]
+                table.add_row(name, *sizes, _side(one["gained"]), _side(one["lost"]), *passed)
                 examples += [
                     f"{name}: {word} {example['address']}"
                     + (f" at {example['at']}" if "at" in example else "")
@@ -213,6 +219,10 @@ def show_difference(told: dict[str, Any], terminal: Console) -> None:
         for line in examples:
             terminal.print(line, highlight=False, soft_wrap=True)
     terminal.print(f"rules {told['old']} → {told['new']}" + (": no difference" if is_same(told) else ""))
+
+
+def _passed(passages: dict[str, int]) -> str:
+    return f"{passages['entered']:,}, {passages['exited']:,}"
 
 
 def _side(side: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 from decimal import Decimal
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from console.difference import is_same
-from opportune.backtest import compare
+from opportune.backtest import compare, show_difference
 from stream.rulebook import PACKS
 from tests.console.test_backtest import CDNOW
 from tests.integration.test_cdnow import purchases
@@ -49,6 +50,11 @@ def test_members_gained_and_lost_are_those_that_a_plain_reading_gives_with_the_r
     assert vip["gained"]["examples"][0]["because"][0].startswith("revenue ≥ 300: ")
     assert (told["segments"]["one_order"]["old"], told["segments"]["one_order"]["new"]) == (None, 1_205)
     assert told["segments"]["buyers"]["gained"] == {"count": 0, "revenue": "0.00", "currency": "USD", "examples": []}
+    # Nobody stops being one: what was entered and not left is who is there.
+    assert vip["passages"] == {
+        "old": {"entered": len(was), "exited": 0}, "new": {"entered": len(will_be), "exited": 0}, "same": False,
+    }  # fmt: skip
+    assert told["segments"]["buyers"]["passages"]["same"]
     granted = told["triggers"]["vip_granted"]
     assert granted["new"] - granted["old"] == granted["gained"]["count"] - granted["lost"]["count"] == 59
 
@@ -66,3 +72,27 @@ def test_a_moment_is_the_same_in_both_versions_by_its_id_though_the_rule_is_writ
     ]
     assert lapsed["gained"]["count"] == lapsed["new"]
     assert lapsed["lost"]["count"] == lapsed["old"]
+
+
+@pytest.mark.mechanic("D6")
+def test_who_enters_later_and_is_there_at_the_end_in_both_versions_is_no_same(tmp_path: Path) -> None:
+    """A threshold of silence that is a month longer: in the end the same people are silent, by other ways."""
+    old, new = tmp_path / "old", tmp_path / "new"
+    for folder, silence in ((old, "P1M"), (new, "P2M")):
+        folder.mkdir()
+        (folder / "silent.yaml").write_text(
+            f"segments:\n  silent: {{trait: last_order_at, older_than: {silence}}}\n  buyers: {{trait: orders_paid, gte: 1}}\n"
+        )
+    told = compare(dataclasses.replace(CDNOW, rules=new), old, {}, SILENT)
+    silent, buyers = told["segments"]["silent"], told["segments"]["buyers"]
+    for side in ("old", "new"):
+        passages = silent["passages"][side]
+        assert passages["entered"] - passages["exited"] == silent[side]
+    assert silent["passages"]["old"]["entered"] > silent["passages"]["new"]["entered"]
+    assert (silent["passages"]["same"], buyers["passages"]["same"], is_same(told)) == (False, True, False)
+    page = io.StringIO()
+    show_difference(told, Console(width=160, file=page))
+    shown = page.getvalue()
+    assert f"{silent['passages']['new']['entered']:,}, {silent['passages']['new']['exited']:,}" in shown
+    assert "buyers" not in shown
+    assert "no difference" not in shown
