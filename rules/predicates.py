@@ -21,8 +21,6 @@ from rules.documents import Node
 from rules.slips import did_you_mean
 
 Predicate = Callable[[Any], bool]
-Reading = Callable[[dict[str, Any]], Any]
-"""Properties -> what a condition is on."""
 
 CUSTOM: Final = "custom."
 MACHINE: Final = "machine"
@@ -67,7 +65,7 @@ def conditions(
         if "items" not in known:
             node.wrong(f"{' or '.join(types)} has no items: what it has is asked by `where`")
         known = _ITEM
-    tests: list[tuple[Reading, Test]] = []
+    tests: list[Predicate] = []
     asks_machine = False
     for one in node:
         for name, wanted in one.items():
@@ -75,22 +73,21 @@ def conditions(
             amount = _amount(name, known) if currency else ""
             if amount and not (of_items and amount.endswith(_MINOR)):  # No item says in which currency it is.
                 only_amounts(wanted, currency)
-                tests.append((_money(amount, currency), _compared(name, wanted, beside)))
+                tests.append(_of_amount(amount, currency, _compared(name, wanted, beside)))
                 continue
             if known and not name.startswith(CUSTOM) and name.partition(".")[0] not in known:
                 whose = ("an item of " if of_items else "") + " or ".join(types)
                 wanted.wrong(f"{whose} has no property {name!r}{_hint(name, types, of_items=of_items)}")
-            tests.append((_plain(name.removeprefix(CUSTOM)), _condition(name, wanted, beside)))
+            tests.append(_of_property(name.removeprefix(CUSTOM), _condition(name, wanted, beside)))
     canonical = json.dumps(node.plain(), sort_keys=True, default=str, ensure_ascii=False)
     if guarded and not asks_machine:
-        tests.append((_plain(MACHINE), _no_machine))
+        tests.append(_of_property(MACHINE, _no_machine))
         canonical += _OF_PEOPLE
     if not tests:
         return None, canonical
     if len(tests) == 1:
-        reading, test = tests[0]
-        return lambda props: test(reading(props)), canonical
-    return lambda props: all(test(reading(props)) for reading, test in tests), canonical
+        return tests[0], canonical
+    return lambda props: all(test(props) for test in tests), canonical
 
 
 def _amount(name: str, known: Collection[str]) -> str:
@@ -109,17 +106,17 @@ def read_by(name: str, types: tuple[str, ...]) -> tuple[str, ...]:
     return (amount, "currency") if amount else (name.removeprefix(CUSTOM),)
 
 
-def _money(kept: str, currency: str) -> Reading:
-    """An amount in major units, exact; an event's in another currency than the shop's is none."""
+def _of_amount(kept: str, currency: str, test: Test) -> Predicate:
+    """A test of an amount in major units, exact; an event's in another currency than the shop's is none."""
     if kept.endswith(_E6):
-        return lambda props: Fraction(props[kept], 10**6) if props.get(kept) is not None else None
-    scale = 10 ** exponent(currency)
+        return lambda props: test(Fraction(props[kept], 10**6) if props.get(kept) is not None else None)
+    scale, currencies = 10 ** exponent(currency), (None, currency)
 
-    def reading(props: dict[str, Any]) -> Fraction | None:
+    def holds(props: dict[str, Any]) -> bool:
         minor = props.get(kept)
-        return Fraction(minor, scale) if minor is not None and props.get("currency") in (None, currency) else None
+        return test(Fraction(minor, scale) if minor is not None and props.get("currency") in currencies else None)
 
-    return reading
+    return holds
 
 
 def only_amounts(wanted: Node, currency: str) -> None:
@@ -132,8 +129,8 @@ def only_amounts(wanted: Node, currency: str) -> None:
             one.number(f"an amount of {currency} like 500 or 499.90")
 
 
-def _plain(name: str) -> Reading:
-    return lambda props: value_at(props, name)
+def _of_property(name: str, test: Test) -> Predicate:
+    return lambda props: test(value_at(props, name))
 
 
 def _hint(name: str, types: tuple[str, ...], *, of_items: bool) -> str:
